@@ -1,0 +1,173 @@
+"""``bundle.json``: what a bundle says of itself, checked word by word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from HCCNetLib.models import ModelConfig
+from HCCNetLib.preprocessing import PreprocessingConfig
+from HCCNetLib.records import DAYS_PER_MONTH, Refusal
+
+FORMAT_VERSION = 1
+
+TimeUnit = Literal["days", "weeks", "months", "years"]
+DAYS_PER_UNIT: dict[str, float] = {"days": 1.0, "weeks": 7.0, "months": DAYS_PER_MONTH, "years": 12 * DAYS_PER_MONTH}
+
+_MEMBER_FILE = re.compile(r"members/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.safetensors")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of the ensemble: its file within the bundle, the file's SHA-256, and the seed it was trained with."""
+
+    file: str
+    sha256: str
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Logistic recalibration of the mean probability: sigmoid(slope · logit(p) + intercept)."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    fitted_on: str | None = None
+
+
+@dataclass(frozen=True)
+class BundleDescription:
+    """Everything in ``bundle.json``.
+
+    Args:
+        name: of the bundle.
+        version: of the bundle.
+        licence: SPDX identifier of the weights.
+        intended_use: one sentence.
+        demonstration: whether results have no meaning for a patient.
+        channels: in the network's order.
+        model: what the networks are built from.
+        preprocessing: how exams are prepared.
+        time_unit: of an exam's time, which counts back from the landmark.
+        horizon_months: within which the predicted diagnosis comes.
+        members: the ensemble.
+        model_card_sha256: of MODEL_CARD.md.
+        missing_channels: whether the networks were trained with channels missing.
+        calibration: None: probabilities are used as they are.
+        operating_thresholds: chosen on development data.
+        training_data: what the networks were trained on, in plain data.
+    """
+
+    name: str
+    version: str
+    licence: str
+    intended_use: str
+    demonstration: bool
+    channels: tuple[str, ...]
+    model: ModelConfig
+    preprocessing: PreprocessingConfig
+    time_unit: TimeUnit
+    horizon_months: float
+    members: tuple[Member, ...]
+    model_card_sha256: str
+    missing_channels: bool = False
+    calibration: Calibration | None = None
+    operating_thresholds: tuple[Mapping[str, Any], ...] = ()
+    training_data: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.channels or len(set(self.channels)) != len(self.channels):
+            raise ValueError("channels must be named, each once")
+        if self.model.channels != len(self.channels):
+            raise ValueError(f"the model has {self.model.channels} channels, but {len(self.channels)} are named")
+        normalised = self.preprocessing.channel_mean, self.preprocessing.channel_sd
+        if any(values is not None and len(values) != len(self.channels) for values in normalised):
+            raise ValueError("channel_mean and channel_sd need one value per channel")
+        if self.time_unit not in DAYS_PER_UNIT:
+            raise ValueError(f"time unit {self.time_unit!r} is none of {', '.join(DAYS_PER_UNIT)}")
+        if not self.horizon_months > 0:
+            raise ValueError("horizon_months must be above 0")
+        if not self.members or len({m.file for m in self.members}) != len(self.members):
+            raise ValueError("members must be listed, each once")
+        for member in self.members:
+            if not _MEMBER_FILE.fullmatch(member.file) or not _SHA256.fullmatch(member.sha256):
+                raise ValueError("a member needs a file members/NAME.safetensors and its SHA-256")
+
+    def time_of(self, months: float) -> float:
+        """An exam's time as the network sees it, from months before the landmark."""
+        return months * DAYS_PER_MONTH / DAYS_PER_UNIT[self.time_unit]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``bundle.json``."""
+        calibration = self.calibration
+        return {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "version": self.version,
+            "licence": self.licence,
+            "intended_use": self.intended_use,
+            "demonstration": self.demonstration,
+            "channels": list(self.channels),
+            "missing_channels": self.missing_channels,
+            "model": {"variant": self.model.name, **self.model.to_dict()},
+            "preprocessing": self.preprocessing.to_dict(),
+            "time": {"unit": self.time_unit, "origin": "landmark", "direction": "before"},
+            "horizon_months": self.horizon_months,
+            "members": [{"file": m.file, "sha256": m.sha256, "seed": m.seed} for m in self.members],
+            "calibration": None if calibration is None else vars(calibration),
+            "operating_thresholds": [dict(t) for t in self.operating_thresholds],
+            "training_data": dict(self.training_data),
+            "model_card": {"file": "MODEL_CARD.md", "sha256": self.model_card_sha256},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> BundleDescription:
+        """Reads ``bundle.json``'s content.
+
+        Raises:
+            Refusal: another format version, a setting that is missing, unknown, or of a wrong kind.
+        """
+        version = content.get("format_version") if isinstance(content, Mapping) else None
+        if version != FORMAT_VERSION:
+            message = (
+                f"bundle.json has format version {version!r}; this software reads version {FORMAT_VERSION}. Update hccnet, "
+                f"or use a bundle made for it."
+            )
+            raise Refusal("bundle_format", message)
+        try:
+            return cls._from_checked(dict(content))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise Refusal("bad_bundle", f"bundle.json can't be used: {reason}. Get the bundle again.") from error
+
+    @classmethod
+    def _from_checked(cls, content: dict[str, Any]) -> BundleDescription:
+        content.pop("format_version")
+        model = dict(content.pop("model"))
+        model.pop("variant", None)
+        time = content.pop("time")
+        if (time["origin"], time["direction"]) != ("landmark", "before"):
+            raise ValueError("time must count back from the landmark")
+        calibration = content.pop("calibration")
+        card = content.pop("model_card")
+        if card["file"] != "MODEL_CARD.md":
+            raise ValueError("the model card must be MODEL_CARD.md")
+        parsed = {
+            "model": ModelConfig.from_dict(model),
+            "preprocessing": PreprocessingConfig.from_dict(content.pop("preprocessing")),
+            "time_unit": time["unit"],
+            "calibration": None if calibration is None else Calibration(**calibration),
+            "members": tuple(Member(m["file"], m["sha256"], m["seed"]) for m in content.pop("members")),
+            "model_card_sha256": card["sha256"],
+            "channels": tuple(content.pop("channels")),
+            "operating_thresholds": tuple(content.pop("operating_thresholds")),
+        }
+        unknown = sorted(set(content) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join(unknown)}")
+        if not isinstance(content["demonstration"], bool):
+            raise TypeError("demonstration must be true or false")
+        return cls(**parsed, **content)

@@ -1,0 +1,118 @@
+"""What a prediction is: the content of ``prediction.json``, whose JSON Schema stands beside this file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from HCCNetLib.records import Problem
+
+
+@dataclass(frozen=True)
+class ExamResult:
+    """One exam's part in the prediction.
+
+    Args:
+        exam_id: the exam.
+        date: ISO date.
+        months_before_landmark: 0 for the landmark.
+        attention: share of the CLS output, sums to 1 over exams; None where no explanation was asked for.
+        risk_without: calibrated risk had this exam not been made; None for the landmark.
+        saliency: channel or ``all`` → path relative to prediction.json; None where there is no map.
+        field: what was read: box in patient mm and fractions.
+    """
+
+    exam_id: str
+    date: str
+    months_before_landmark: float
+    attention: float | None
+    risk_without: float | None
+    saliency: Mapping[str, str] | None
+    field: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The risk of a diagnosis within the horizon after the landmark, and what it rests on.
+
+    Args:
+        patient_id: the patient.
+        bundle: name, version, sha256, demonstration.
+        landmark: ISO date of the latest exam.
+        horizon_months: of the diagnosis.
+        risk: mean of the members' probabilities, then calibrated, 0–1.
+        risk_uncalibrated: the mean alone.
+        members: each member's probability, calibrated alike.
+        spread: sd, low and high of ``members``.
+        exams: in the order of their dates.
+        trajectory: the risk as it would have been at each exam: ``as_of`` (ISO date), ``risk``.
+        warnings: what a reader should know first.
+        software: package → version.
+        seconds: stage → seconds.
+        explanation: how the maps were made, or None.
+    """
+
+    patient_id: str
+    bundle: Mapping[str, Any]
+    landmark: str
+    horizon_months: float
+    risk: float
+    risk_uncalibrated: float
+    members: tuple[float, ...]
+    spread: Mapping[str, float]
+    exams: tuple[ExamResult, ...]
+    trajectory: tuple[Mapping[str, Any], ...]
+    warnings: tuple[Problem, ...]
+    software: Mapping[str, str]
+    seconds: Mapping[str, float]
+    explanation: Mapping[str, str] | None = field(default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that satisfies the schema."""
+        return {
+            "patient_id": self.patient_id,
+            "bundle": dict(self.bundle),
+            "landmark": self.landmark,
+            "horizon_months": self.horizon_months,
+            "risk": self.risk,
+            "risk_uncalibrated": self.risk_uncalibrated,
+            "members": list(self.members),
+            "spread": dict(self.spread),
+            "exams": [_exam_dict(exam) for exam in self.exams],
+            "trajectory": [dict(point) for point in self.trajectory],
+            "warnings": [_problem_dict(problem) for problem in self.warnings],
+            "explanation": None if self.explanation is None else dict(self.explanation),
+            "software": dict(self.software),
+            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
+            "notice": NOTICE,
+        }
+
+
+NOTICE = "Research software, not a medical device. Not for clinical use."
+
+
+def _exam_dict(exam: ExamResult) -> dict[str, Any]:
+    return {
+        "exam_id": exam.exam_id,
+        "date": exam.date,
+        "months_before_landmark": exam.months_before_landmark,
+        "attention": exam.attention,
+        "risk_without": exam.risk_without,
+        "saliency": None if exam.saliency is None else dict(exam.saliency),
+        "field": dict(exam.field),
+    }
+
+
+def _problem_dict(problem: Problem) -> dict[str, str]:
+    exam = {} if problem.exam_id is None else {"exam_id": problem.exam_id}
+    return {"code": problem.code, "message": problem.message, **exam}
+
+
+def prediction_schema() -> dict[str, Any]:
+    """The JSON Schema of ``prediction.json``."""
+    text = files("HCCNetLib.inference").joinpath("prediction.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema

@@ -1,0 +1,337 @@
+"""Patient + bundle → Prediction: each exam is prepared once and encoded once per member."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import nibabel
+import numpy as np
+import scipy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from HCCNetLib.bundles import Bundle, Calibration
+from HCCNetLib.inference.attention import attention_rollout
+from HCCNetLib.inference.prediction import ExamResult, Prediction
+from HCCNetLib.models import HCCNet
+from HCCNetLib.preprocessing import PreparedExam, prepare_exam
+from HCCNetLib.readers import require_channels
+from HCCNetLib.records import Patient, Problem, Refusal, months_between
+from HCCNetLib.version import __version__
+
+# The feature map that maps are made of: the third stage, 6³ cells of 18 mm for 72³ voxels. The last one's cells of
+# 36 mm are too coarse.
+MAP_STAGE = 2
+# Ensembles up to this size stay in memory between patients.
+_KEEP_PARAMETERS = 250_000_000
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class EncodedSequence:
+    """One member's reading of a patient.
+
+    Args:
+        feature_maps: (S, C, x, y, z) after stage ``MAP_STAGE``.
+        embeddings: (S, D).
+        times: (S,) in the bundle's unit, 0 for the landmark.
+    """
+
+    feature_maps: Tensor
+    embeddings: Tensor
+    times: Tensor
+
+
+class MemberObserver(Protocol):
+    """Something that wants to see each member at work, an explanation for example."""
+
+    def observe(self, model: HCCNet, sequence: EncodedSequence) -> None:
+        """Called once per member, after it has encoded the patient."""
+        ...
+
+
+@dataclass
+class Stopwatch:
+    """Seconds per stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Adds the time of the block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """All that a member is asked about one patient, as sequences over the same embeddings.
+
+    Row 0 is the whole series; then the series without each exam but the landmark; then, for each exam but the
+    landmark, the series as known on its day.
+
+    Args:
+        members: per sequence, indices of its exams.
+        times: per sequence, the times of its exams in the bundle's unit.
+    """
+
+    members: tuple[tuple[int, ...], ...]
+    times: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def about(cls, patient: Patient, bundle: Bundle) -> _Questions:
+        exams = patient.exams
+        n = len(exams)
+        whole = tuple(range(n))
+        without = [tuple(i for i in whole if i != left_out) for left_out in range(n - 1)]
+        prefixes = [tuple(range(last + 1)) for last in range(n - 1)]
+        members = (whole, *without, *prefixes)
+        times = tuple(
+            tuple(bundle.description.time_of(months_between(exams[i].date, exams[row[-1]].date)) for i in row)
+            for row in members
+        )
+        return cls(members, times)
+
+    def batch(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Padded embeddings (B, S, D), times (B, S), lengths (B,)."""
+        longest = len(self.members[0])
+        index = torch.tensor([[*row, *[0] * (longest - len(row))] for row in self.members], device=embeddings.device)
+        times = torch.tensor([[*row, *[0.0] * (longest - len(row))] for row in self.times], device=embeddings.device)
+        lengths = torch.tensor([len(row) for row in self.members], device=embeddings.device)
+        return embeddings[index], times, lengths
+
+
+class Predictor:
+    """Predicts patients with one bundle.
+
+    Args:
+        bundle: a verified bundle, or the path of one.
+        device: ``auto`` (a CUDA GPU where there is one), ``cpu`` or ``cuda``.
+
+    Raises:
+        Refusal: the bundle can't be used, or there is no such device.
+    """
+
+    def __init__(self, bundle: Bundle | str | Path, device: str = "auto") -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.device = choose_device(device)
+        self._kept: dict[int, HCCNet] = {}
+
+    def predict(
+        self, patient: Patient, observers: Sequence[MemberObserver] = (), progress: Progress | None = None
+    ) -> Prediction:
+        """The risk at the patient's latest exam.
+
+        Args:
+            patient: all exams with the bundle's channels.
+            observers: see each member at work.
+            progress: called with stage, done and total.
+
+        Raises:
+            Refusal: a channel is missing or an image can't be used.
+        """
+        return self.predict_prepared(patient, self.prepare(patient, progress), observers, progress)
+
+    def prepare(self, patient: Patient, progress: Progress | None = None) -> tuple[PreparedExam, ...]:
+        """Prepares a patient's exams for the networks."""
+        description = self.bundle.description
+        if not description.missing_channels:
+            require_channels(patient, description.channels)
+        prepared = []
+        for done, exam in enumerate(patient.exams):
+            _tell(progress, "reading exams", done, len(patient.exams))
+            allow_missing = description.missing_channels
+            prepared.append(prepare_exam(exam, description.channels, description.preprocessing, allow_missing))
+        return tuple(prepared)
+
+    @torch.no_grad()
+    def predict_prepared(
+        self,
+        patient: Patient,
+        prepared: Sequence[PreparedExam],
+        observers: Sequence[MemberObserver] = (),
+        progress: Progress | None = None,
+    ) -> Prediction:
+        """The prediction from exams that were prepared before."""
+        watch = Stopwatch()
+        questions = _Questions.about(patient, self.bundle)
+        images = torch.from_numpy(np.stack([p.data for p in prepared])).to(self.device)
+        count = len(self.bundle.description.members)
+        probabilities, attentions = [], []
+        try:
+            for index in range(count):
+                _tell(progress, "predicting", index, count)
+                with watch.measure("load"):
+                    model = self._member(index)
+                with watch.measure("encode"):
+                    sequence = _encode(model, images, questions.times[0])
+                with watch.measure("classify"):
+                    logits, attention = model.classify(*questions.batch(sequence.embeddings))
+                    probabilities.append(logits.double().sigmoid().cpu().numpy())
+                    attentions.append(attention_rollout(attention[0]).double().cpu().numpy())
+                with watch.measure("explain"):
+                    for observer in observers:
+                        observer.observe(model, sequence)
+        except torch.cuda.OutOfMemoryError as error:
+            message = "The GPU's memory does not suffice. Close other programs that use it, or say --device cpu."
+            raise Refusal("out_of_memory", message) from error
+        _tell(progress, "predicting", count, count)
+        return self._assemble(patient, prepared, np.stack(probabilities), np.mean(attentions, axis=0), watch)
+
+    def _member(self, index: int) -> HCCNet:
+        if index in self._kept:
+            return self._kept[index]
+        model = self.bundle.member(index).to(self.device)
+        size = sum(p.numel() for p in model.parameters())
+        if size * len(self.bundle.description.members) <= _KEEP_PARAMETERS:
+            self._kept[index] = model
+        return model
+
+    def _assemble(
+        self,
+        patient: Patient,
+        prepared: Sequence[PreparedExam],
+        probabilities: NDArray[np.float64],
+        attention: NDArray[np.float64],
+        watch: Stopwatch,
+    ) -> Prediction:
+        """Probabilities (members, questions) and attention (S,) → the prediction."""
+        description = self.bundle.description
+        exams, n = patient.exams, len(patient.exams)
+        mean = probabilities.mean(axis=0)
+        risk = calibrate(mean, description.calibration)
+        members = calibrate(probabilities[:, 0], description.calibration)
+        without = [float(r) for r in risk[1:n]] + [None]
+        earlier = [float(r) for r in risk[n:]]
+        results = tuple(
+            ExamResult(
+                exam_id=exam.exam_id,
+                date=exam.date.isoformat(),
+                months_before_landmark=months_between(exam.date, patient.landmark.date),
+                attention=float(attention[i]),
+                risk_without=without[i],
+                saliency=None,
+                field=prepared[i].field(),
+            )
+            for i, exam in enumerate(exams)
+        )
+        trajectory = tuple(
+            {"as_of": exam.date.isoformat(), "risk": r}
+            for exam, r in zip(exams, [*earlier, float(risk[0])], strict=True)
+        )
+        return Prediction(
+            patient_id=patient.patient_id,
+            bundle={
+                "name": description.name,
+                "version": description.version,
+                "sha256": self.bundle.sha256,
+                "demonstration": description.demonstration,
+            },
+            landmark=patient.landmark.date.isoformat(),
+            horizon_months=description.horizon_months,
+            risk=float(risk[0]),
+            risk_uncalibrated=float(mean[0]),
+            members=tuple(float(r) for r in members),
+            spread={"sd": float(members.std()), "low": float(members.min()), "high": float(members.max())},
+            exams=results,
+            trajectory=trajectory,
+            warnings=tuple(self._warnings(patient, prepared)),
+            software=software_versions(),
+            seconds=watch.seconds,
+        )
+
+    def _warnings(self, patient: Patient, prepared: Sequence[PreparedExam]) -> list[Problem]:
+        warnings = []
+        description = self.bundle.description
+        if description.demonstration:
+            message = (
+                f"Demonstration weights ({description.name}): this result has no meaning for this patient. "
+                f"{description.intended_use}"
+            )
+            warnings.append(Problem("demonstration", message))
+        for exam, ready in zip(patient.exams, prepared, strict=True):
+            warnings += [*exam.problems, *ready.problems]
+            absent = [channel for channel in description.channels if channel not in exam.images]
+            if absent:
+                message = f"{', '.join(absent)} missing; the networks were trained for that and read zeros instead."
+                warnings.append(Problem("missing_channel", message, exam.exam_id))
+        warnings += _same_images(prepared, description.channels)
+        if len(patient.exams) == 1:
+            message = "There is only one exam: the risk rests on no change over time."
+            warnings.append(Problem("single_exam", message))
+        return warnings
+
+
+def _same_images(prepared: Sequence[PreparedExam], channels: Sequence[str]) -> list[Problem]:
+    """One image at two places is most often a file copied to the wrong exam or channel."""
+    seen: dict[str, str] = {}
+    problems = []
+    for exam in prepared:
+        for channel, data in zip(channels, exam.data, strict=True):
+            here = f"{channel} of exam {exam.exam_id}"
+            digest = hashlib.sha256(data.tobytes()).hexdigest()
+            if data.any() and digest in seen:
+                message = f"{here} is the same image as {seen[digest]}. Check that the right files were given."
+                problems.append(Problem("same_image_twice", message, exam.exam_id))
+            seen.setdefault(digest, here)
+    return problems
+
+
+def _encode(model: HCCNet, images: Tensor, times: Sequence[float]) -> EncodedSequence:
+    """Encodes exams (S, C, X, Y, Z) one by one: memory does not grow with the series."""
+    maps = torch.cat([model.backbone.forward_stages(image[None], stop=MAP_STAGE + 1) for image in images])
+    embeddings = model.backbone.pool(model.backbone.forward_stages(maps, start=MAP_STAGE + 1))
+    return EncodedSequence(maps, embeddings, torch.tensor(times, device=images.device))
+
+
+def calibrate(probability: NDArray[np.float64], calibration: Calibration | None) -> NDArray[np.float64]:
+    """sigmoid(slope · logit(p) + intercept); p as it is where there is no calibration."""
+    if calibration is None:
+        return probability
+    p = np.clip(probability, 1e-12, 1 - 1e-12)
+    calibrated: NDArray[np.float64] = 1 / (
+        1 + np.exp(-(calibration.slope * np.log(p / (1 - p)) + calibration.intercept))
+    )
+    return calibrated
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes a CUDA GPU where there is one.
+
+    Raises:
+        Refusal: ``cuda`` was asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Refusal(
+            "no_gpu", "There is no CUDA GPU that this torch can use. Say --device cpu, or see `hccnet doctor`."
+        )
+    return torch.device(name)
+
+
+def software_versions() -> dict[str, str]:
+    """The packages that shape a result, and their versions."""
+    return {
+        "hccnet": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "nibabel": nibabel.__version__,
+    }
+
+
+def _tell(progress: Progress | None, stage: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(stage, done, total)

@@ -1,0 +1,180 @@
+"""A ConvNeXt for volumes, v1 (layer scale) and v2 (global response normalisation).
+
+After Liu et al. (arXiv 2201.03545) and Woo et al. (arXiv 2301.00808), in the 3D form of Nolte et al. (arXiv 2501.10733):
+stem conv k3 s3, depthwise conv k3, three downsamplings k2 s2: 72³ voxels → 24³, 12³, 6³, 3³.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+BlockVersion = Literal["v1", "v2"]
+
+STEM_STRIDE = 3
+STAGES = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Depths and widths of the four stages, and the layers of the transformer that belongs to them."""
+
+    depths: tuple[int, int, int, int]
+    dims: tuple[int, int, int, int]
+    layers: int
+
+
+# The published ones, and `mini`: ours, for demonstration and tests.
+VARIANTS = {
+    "atto": Variant((2, 2, 6, 2), (32, 64, 128, 256), 4),
+    "femto": Variant((2, 2, 6, 2), (48, 96, 192, 384), 4),
+    "pico": Variant((2, 2, 6, 2), (64, 128, 256, 512), 4),
+    "nano": Variant((2, 2, 8, 2), (80, 160, 320, 640), 6),
+    "tiny": Variant((3, 3, 9, 3), (96, 192, 384, 768), 6),
+    "mini": Variant((1, 1, 2, 1), (16, 32, 64, 128), 2),
+}
+
+
+def stage_stride(stage: int) -> int:
+    """Voxels of the input along one axis for one cell of a stage's feature map; stages count from 0."""
+    return STEM_STRIDE * 2**stage
+
+
+class GlobalResponseNorm(nn.Module):
+    """Global response normalisation over (N, X, Y, Z, C) (arXiv 2301.00808, section 3.2)."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(dim))
+        self.beta = nn.Parameter(torch.zeros(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scales each channel by its norm over space, relative to the mean norm of all channels."""
+        norm = x.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
+        return x + self.gamma * (x * (norm / (norm.mean(dim=-1, keepdim=True) + self.eps))) + self.beta
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of (N, C, X, Y, Z)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises each voxel over its channels."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch for a whole sample (arXiv 1603.09382)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zeroes samples of (N, ...) at random in training and scales up the others."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = x.new_empty([len(x)] + [1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
+        return x * keep / (1 - self.rate)
+
+
+class Block(nn.Module):
+    """Depthwise conv k3, LayerNorm, linear ×4, GELU, (v2: GRN), linear, (v1: layer scale), residual."""
+
+    def __init__(self, dim: int, version: BlockVersion, drop_path: float, eps: float) -> None:
+        super().__init__()
+        self.conv_dw = nn.Conv3d(dim, dim, kernel_size=3, padding=1, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.act = nn.GELU()
+        self.grn = GlobalResponseNorm(4 * dim, eps) if version == "v2" else None
+        self.fc2 = nn.Linear(4 * dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), 1e-6)) if version == "v1" else None
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, X, Y, Z) → the same shape."""
+        y = self.act(self.fc1(self.norm(self.conv_dw(x).movedim(1, -1))))
+        if self.grn is not None:
+            y = self.grn(y)
+        y = self.fc2(y)
+        if self.gamma is not None:
+            y = self.gamma * y
+        return x + self.drop_path(y.movedim(-1, 1))
+
+
+class Stage(nn.Module):
+    """A downsampling (in the first stage: the stem) and its blocks."""
+
+    def __init__(
+        self, in_dim: int, dim: int, is_stem: bool, drop_paths: list[float], version: BlockVersion, eps: float
+    ) -> None:
+        super().__init__()
+        if is_stem:
+            conv = nn.Conv3d(in_dim, dim, kernel_size=STEM_STRIDE, stride=STEM_STRIDE)
+            self.downsample = nn.Sequential(conv, ChannelNorm(dim, eps=eps))
+        else:
+            conv = nn.Conv3d(in_dim, dim, kernel_size=2, stride=2)
+            self.downsample = nn.Sequential(ChannelNorm(in_dim, eps=eps), conv)
+        self.blocks = nn.Sequential(*[Block(dim, version, rate, eps) for rate in drop_paths])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, X, Y, Z) → (N, C', X/s, Y/s, Z/s), s = 3 in the stem, else 2."""
+        result: Tensor = self.blocks(self.downsample(x))
+        return result
+
+
+class ConvNeXt3d(nn.Module):
+    """The backbone: one exam of several channels → one vector.
+
+    Args:
+        in_channels: image channels C.
+        variant: depths and widths.
+        version: of the block.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
+        eps: of all LayerNorms.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        variant: Variant,
+        version: BlockVersion = "v1",
+        drop_path_rate: float = 0.0,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        rates = torch.linspace(0, drop_path_rate, sum(variant.depths)).split(list(variant.depths))
+        dims = (in_channels, *variant.dims)
+        self.stages = nn.ModuleList(
+            Stage(dims[i], dims[i + 1], i == 0, rates[i].tolist(), version, eps) for i in range(STAGES)
+        )
+        self.norm = nn.LayerNorm(variant.dims[-1], eps=eps)
+        self.dim = variant.dims[-1]
+        self.apply(init_weights)
+
+    def forward_stages(self, x: Tensor, start: int = 0, stop: int = STAGES) -> Tensor:
+        """Runs stages ``start`` to ``stop``: images (N, C, X, Y, Z) or a feature map → the map of stage ``stop - 1``."""
+        for stage in self.stages[start:stop]:
+            x = stage(x)
+        return x
+
+    def pool(self, feature_map: Tensor) -> Tensor:
+        """Global mean and LayerNorm of the last stage's map: (N, D, x, y, z) → (N, D)."""
+        result: Tensor = self.norm(feature_map.mean(dim=(2, 3, 4)))
+        return result
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, X, Y, Z) → embeddings (N, D)."""
+        return self.pool(self.forward_stages(x))
+
+
+def init_weights(module: nn.Module) -> None:
+    """Truncated normal 0.02 for weights, 0 for biases, as published."""
+    if isinstance(module, (nn.Conv3d, nn.Linear)):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

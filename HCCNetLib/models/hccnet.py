@@ -1,0 +1,134 @@
+"""HCCNet: one embedding per exam, a transformer over the dated sequence, one logit (arXiv 2501.10733)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from HCCNetLib.models.convnext3d import VARIANTS, BlockVersion, ConvNeXt3d, Variant, init_weights
+from HCCNetLib.models.time_encoding import time_encoding
+from HCCNetLib.models.transformer import Encoder
+
+HEAD_DIM = 128
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a network is built from.
+
+    Args:
+        channels: image channels of an exam.
+        depths: blocks of the four stages.
+        dims: widths of the four stages; the last is the transformer's.
+        layers: of the transformer.
+        version: of the ConvNeXt block.
+        dropout: in the transformer, in training.
+        drop_path_rate: stochastic depth, in training.
+        eps: of all LayerNorms.
+    """
+
+    channels: int
+    depths: tuple[int, int, int, int]
+    dims: tuple[int, int, int, int]
+    layers: int
+    version: BlockVersion = "v1"
+    dropout: float = 0.1
+    drop_path_rate: float = 0.0
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.version not in ("v1", "v2"):
+            raise ValueError(f"block version {self.version!r} is neither v1 nor v2")
+        if (
+            len(self.depths) != 4
+            or len(self.dims) != 4
+            or min(*self.depths, *self.dims, self.layers, self.channels) < 1
+        ):
+            raise ValueError(
+                "a network has four stages, each with a depth and a width, and at least one layer and channel"
+            )
+        if self.dims[-1] % HEAD_DIM:
+            raise ValueError(f"the last width must be a multiple of {HEAD_DIM}: the heads are {HEAD_DIM} wide")
+
+    @classmethod
+    def variant(cls, name: str, channels: int, version: BlockVersion = "v1") -> ModelConfig:
+        """A named variant: atto, femto, pico, nano, tiny or mini."""
+        if name not in VARIANTS:
+            raise ValueError(f"unknown variant {name!r}: choose one of {', '.join(VARIANTS)}")
+        variant = VARIANTS[name]
+        return cls(channels, variant.depths, variant.dims, variant.layers, version)
+
+    @property
+    def name(self) -> str:
+        """The variant's name, or ``custom``."""
+        shape = Variant(self.depths, self.dims, self.layers)
+        return next((name for name, variant in VARIANTS.items() if variant == shape), "custom")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data for ``bundle.json``."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """From plain data; raises ValueError for a name or a value that is unknown."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown model settings: {', '.join(unknown)}")
+        try:
+            settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**settings)
+        except TypeError as error:
+            raise ValueError(f"model settings of a wrong type or missing: {error}") from error
+
+
+class HCCNet(nn.Module):
+    """The whole model. Padding is known from lengths alone: an exam at time 0 is an exam."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.dims[-1]
+        shape = Variant(config.depths, config.dims, config.layers)
+        self.config = config
+        self.backbone = ConvNeXt3d(config.channels, shape, config.version, config.drop_path_rate, config.eps)
+        self.cls_token = nn.Parameter(torch.zeros(dim))
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = Encoder(dim, dim // HEAD_DIM, config.layers, config.dropout, config.eps)
+        self.pooler = nn.Linear(dim, dim)
+        self.head_norm = nn.LayerNorm(dim, eps=config.eps)
+        self.head = nn.Linear(dim, 1)
+        self.apply(init_weights)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def classify(self, embeddings: Tensor, times: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads sequences of embeddings.
+
+        Args:
+            embeddings: (B, S, D); what stands beyond a sequence's length is ignored.
+            times: (B, S), real-valued, in the bundle's unit.
+            lengths: (B,) exams of each sequence, at least 1.
+
+        Returns:
+            Logits (B,) and attention (B, layers, heads, 1+S, 1+S), token 0 being CLS.
+        """
+        B, S, D = embeddings.shape
+        is_padding = torch.arange(S, device=embeddings.device) >= lengths[:, None]
+        exams = embeddings.masked_fill(is_padding[..., None], 0)  # a NaN in padding would survive the attention's 0
+        tokens = torch.cat([self.cls_token.expand(B, 1, D), exams], dim=1)
+        times = torch.cat([times.new_zeros(B, 1), times.masked_fill(is_padding, 0)], dim=1)
+        is_padding = torch.cat([is_padding.new_zeros(B, 1), is_padding], dim=1)
+        tokens = self.dropout(tokens + time_encoding(times, D).to(tokens.dtype))
+        tokens, attention = self.encoder(tokens, is_padding)
+        pooled = torch.tanh(self.pooler(tokens[:, 0]))
+        return self.head(self.head_norm(pooled)).squeeze(-1), attention
+
+    def forward(self, images: Tensor, times: Tensor, lengths: Tensor) -> Tensor:
+        """Images (B, S, C, X, Y, Z), times (B, S), lengths (B,) → logits (B,); only real exams are encoded."""
+        is_exam = torch.arange(images.shape[1], device=images.device) < lengths[:, None]
+        encoded = self.backbone(images[is_exam])
+        embeddings = encoded.new_zeros(*is_exam.shape, encoded.shape[-1])
+        embeddings[is_exam] = encoded
+        return self.classify(embeddings, times, lengths)[0]

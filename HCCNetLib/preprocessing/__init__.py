@@ -1,0 +1,7 @@
+"""Exam → PreparedExam: tensors for the network, with the way back to the patient."""
+
+from HCCNetLib.preprocessing.configuration import PreprocessingConfig
+from HCCNetLib.preprocessing.inverse import map_to_exam
+from HCCNetLib.preprocessing.pipeline import PreparedExam, prepare_exam
+
+__all__ = ["PreparedExam", "PreprocessingConfig", "map_to_exam", "prepare_exam"]

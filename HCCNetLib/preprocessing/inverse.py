@@ -1,0 +1,65 @@
+"""The way back: a map on the network's side of things, brought onto an exam's own grid."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HCCNetLib.preprocessing.geometry import crop_for, resample, world_to_index
+from HCCNetLib.preprocessing.pipeline import PreparedExam
+from HCCNetLib.records import Affine, Grid
+
+
+def map_to_exam(values: NDArray[np.float32], affine: Affine, prepared: PreparedExam) -> NDArray[np.float32]:
+    """Interpolates a map linearly onto the exam's own grid; 0 outside the field that was read.
+
+    Args:
+        values: (X, Y, Z), any grid, e.g. a feature map's.
+        affine: of ``values`` to patient space.
+        prepared: the exam.
+
+    Returns:
+        (X', Y', Z') of ``prepared.source_grid``.
+    """
+    target = prepared.source_grid
+    result = np.zeros(target.shape, dtype=np.float32)
+    # Only the voxels of the exam that can lie in the field are worth interpolating.
+    inside = crop_for(result, target.affine, _read_grid(prepared), margin=1)
+    if inside is None:
+        return result
+    part, part_affine = inside
+    grid = Grid((part.shape[0], part.shape[1], part.shape[2]), part_affine)
+    part[...] = resample(values, affine, grid, order=1) * _in_field(grid, prepared)
+    return result
+
+
+def _read_grid(prepared: PreparedExam) -> Grid:
+    start = np.eye(4)
+    start[:3, 3] = [s.start for s in prepared.window.read]
+    x, y, z = (s.stop - s.start for s in prepared.window.read)
+    return Grid((x, y, z), prepared.window.grid.affine @ start)
+
+
+def _in_field(grid: Grid, prepared: PreparedExam) -> NDArray[np.bool_]:
+    """Which voxel centres of a grid lie in the field that was read, edges of its voxels included."""
+    index = np.argwhere(np.ones(grid.shape, dtype=bool)).astype(np.float64)
+    step = np.linalg.inv(prepared.window.grid.affine) @ grid.affine
+    at = index @ step[:3, :3].T + step[:3, 3]
+    inside = np.ones(len(at), dtype=bool)
+    for axis, part in enumerate(prepared.window.read):
+        inside &= (at[:, axis] >= part.start - 0.5) & (at[:, axis] <= part.stop - 0.5)
+    return inside.reshape(grid.shape)
+
+
+def peak_in_patient(values: NDArray[np.float32], affine: Affine) -> NDArray[np.float64]:
+    """Patient-space position (3,), mm, of a map's largest value."""
+    index = np.array(np.unravel_index(int(values.argmax()), values.shape), dtype=np.float64)
+    position: NDArray[np.float64] = affine[:3, :3] @ index + affine[:3, 3]
+    return position
+
+
+def voxel_at(grid: Grid, point: NDArray[np.float64]) -> tuple[int, int, int]:
+    """The voxel of a grid nearest to a patient-space point (3,), clipped to the grid."""
+    index = np.round(world_to_index(grid.affine, point[None])[0]).astype(int)
+    x, y, z = np.clip(index, 0, np.array(grid.shape) - 1)
+    return int(x), int(y), int(z)

@@ -1,0 +1,61 @@
+"""Files → records. An input's form is recognised by looking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from HCCNetLib.readers.exams import ReadingOptions, describe_grid, orientation_letters, require_channels
+from HCCNetLib.readers.folders import is_patient_folder, read_cohort_folder, read_patient_folder, subfolders
+from HCCNetLib.readers.nifti import image_stem
+from HCCNetLib.readers.table import read_cohort_table
+from HCCNetLib.records import Cohort, Refusal
+
+__all__ = ["ReadingOptions", "describe_grid", "orientation_letters", "read_input", "require_channels"]
+
+_FORMS = (
+    "a patient folder (one folder per exam named by its date, 2021-03-14 or 20210314, with one <channel>.nii.gz per "
+    "channel), a folder of such patient folders, or a table (.csv, .tsv) with patient_id, exam_id, exam_date and a "
+    "column per channel"
+)
+
+
+def read_input(path: str | Path, options: ReadingOptions | None = None) -> Cohort:
+    """Reads a patient folder, a cohort folder or a cohort table; voxels are not read yet.
+
+    Args:
+        path: the input.
+        options: what is allowed beyond the strict reading.
+
+    Raises:
+        Refusal: nothing in it is recognised, or the input as a whole can't be read. A patient folder that can't be
+            read is refused as a whole; within a cohort, each patient alone.
+    """
+    path = Path(path)
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except PermissionError as error:
+        raise Refusal("no_permission", f"{path.name} can't be opened: no permission to read it.") from error
+    if not exists:
+        raise Refusal("missing_input", f"The input {path} does not exist. Check the path.")
+    if not is_folder:
+        if path.suffix.lower() in (".csv", ".tsv"):
+            return read_cohort_table(path, options)
+        raise Refusal("unknown_input", f"{path.name} is neither a folder nor a table. Expected {_FORMS}.")
+    if is_patient_folder(path):
+        return Cohort(patients=(read_patient_folder(path, options),), form="patient folder")
+    cohort = read_cohort_folder(path, options)
+    if not cohort.patients and not cohort.refused:
+        raise Refusal("unknown_input", f"{_what_is_there(path)} Expected {_FORMS}.")
+    return cohort
+
+
+def _what_is_there(folder: Path) -> str:
+    """Says what was found instead, because the nearest mistake differs."""
+    if not any(folder.iterdir()):
+        return f"The folder {folder.name} is empty."
+    if any(image_stem(p) is not None for p in folder.iterdir()):
+        return f"The folder {folder.name} holds images but no folder named by a date: an exam without its date can't be used."
+    undated = [p.name for p in subfolders(folder) if any(image_stem(f) is not None for f in p.iterdir())]
+    if undated:
+        return f"The folder(s) {', '.join(undated[:5])} hold images but their names are no dates."
+    return f"The folder {folder.name} holds no exam folder named by a date."

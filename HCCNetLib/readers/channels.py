@@ -1,0 +1,106 @@
+"""Channel names: the canonical ones, the published aliases, and b-values that are nearly right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from HCCNetLib.records import Problem, Refusal
+
+CHANNELS = (
+    *("DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800"),
+    *("T1_native", "T1_arterial", "T1_venous", "T1_delayed"),
+    *("T1_in", "T1_out"),
+    *("T2_short", "T2_long"),
+)
+
+# The names of the published code's command line.
+PUBLISHED_ALIASES = {
+    "T1WI": "T1_native",
+    "T1A": "T1_arterial",
+    "T1V": "T1_venous",
+    "T1D": "T1_delayed",
+    "T1W_IP": "T1_in",
+    "T1W_OOP": "T1_out",
+    "T2W_TES": "T2_short",
+    "T2W_TEL": "T2_long",
+}
+
+B_VALUES = {0.0: "DWI_b0", 150.0: "DWI_b150", 400.0: "DWI_b400", 800.0: "DWI_b800"}
+B_VALUE_TOLERANCE = 50.0  # s/mm²
+
+_B_VALUE_NAME = re.compile(r"DWI_b(\d+(?:\.\d+)?)")
+
+
+def b_value_name(b_value: float) -> str:
+    """The name under which an image of this b-value (s/mm²) is looked up, e.g. ``DWI_b50``."""
+    return f"DWI_b{b_value:g}"
+
+
+def assign_channels(names: Iterable[str], where: str) -> tuple[dict[str, str], list[str], list[Problem]]:
+    """Gives each name as found its canonical channel.
+
+    A b-value goes to the nearest channel within ±50 s/mm², one to one; below 1 it is b0; one that is not equal comes
+    with a problem. Two names for one channel are refused: which one is right is not ours to guess.
+
+    Args:
+        names: as found in files or columns.
+        where: the exam, for messages.
+
+    Returns:
+        name → channel, the names that belong to no channel, and problems.
+    """
+    assigned: dict[str, str] = {}
+    unknown: list[str] = []
+    b_values: dict[str, float] = {}
+    for name in names:
+        if name in CHANNELS or name in PUBLISHED_ALIASES:
+            assigned[name] = PUBLISHED_ALIASES.get(name, name)
+        elif match := _B_VALUE_NAME.fullmatch(name):
+            b_values[name] = float(match.group(1))
+        else:
+            unknown.append(name)
+    nearby, far, problems = _assign_b_values(b_values, set(assigned.values()), where)
+    assigned |= nearby
+    _refuse_two_names(assigned, where)
+    return assigned, unknown + far, problems
+
+
+def _assign_b_values(
+    b_values: dict[str, float], taken: set[str], where: str
+) -> tuple[dict[str, str], list[str], list[Problem]]:
+    pairs = sorted(
+        (abs(b_value - nominal), name, channel)
+        for name, b_value in b_values.items()
+        for nominal, channel in B_VALUES.items()
+        if abs(b_value - nominal) <= B_VALUE_TOLERANCE or (b_value < 1 and nominal == 0)
+    )
+    assigned: dict[str, str] = {}
+    problems = []
+    for distance, name, channel in pairs:
+        if name in assigned or channel in taken:
+            continue
+        assigned[name] = channel
+        taken.add(channel)
+        if distance > 0 and b_values[name] >= 1:
+            message = f"{where}: {name} is used as {channel} (the nearest b-value within ±{B_VALUE_TOLERANCE:g} s/mm²)."
+            problems.append(Problem("b_value_not_equal", message))
+    return assigned, [name for name in b_values if name not in assigned], problems
+
+
+def _refuse_two_names(assigned: dict[str, str], where: str) -> None:
+    by_channel: dict[str, list[str]] = {}
+    for name, channel in assigned.items():
+        by_channel.setdefault(channel, []).append(name)
+    for channel, names in by_channel.items():
+        if len(names) > 1:
+            message = f"{where}: {' and '.join(sorted(names))} are both {channel}. Keep the right one."
+            raise Refusal("channel_twice", message)
+
+
+def suggest_channel(name: str, channels: Iterable[str] = CHANNELS) -> str | None:
+    """The channel that a misspelt name was probably meant to be, or None."""
+    by_lower = {channel.lower(): channel for channel in (*channels, *PUBLISHED_ALIASES)}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return PUBLISHED_ALIASES.get(by_lower[close[0]], by_lower[close[0]]) if close else None

@@ -1,0 +1,199 @@
+"""NIfTI images through nibabel: header checks first, voxels when they are asked for."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+
+from HCCNetLib.records import Affine, Box, Grid, Problem, Refusal
+
+SUFFIXES = (".nii.gz", ".nii")
+
+# Beyond these a header is taken to be wrong rather than the scanner to be special.
+SMALLEST_SPACING_MM, LARGEST_SPACING_MM = 0.2, 20.0
+LARGEST_SHEAR = 0.01  # |cosine| between two voxel axes
+LARGEST_DISAGREEMENT_MM = 1.0  # between the header's two orientations, at the image's corners
+
+
+def image_stem(path: Path) -> str | None:
+    """The file name without ``.nii`` or ``.nii.gz``, or None for other files."""
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return None
+
+
+@dataclass(frozen=True)
+class NiftiImage:
+    """One 3D image in a NIfTI file, or one volume of a 4D file whose volumes are named.
+
+    Args:
+        path: the file.
+        shown: how messages call it: relative to what the user gave.
+        volume: index along the 4th axis, None for a 3D file.
+    """
+
+    path: Path
+    shown: str
+    volume: int | None = None
+
+    @property
+    def source(self) -> str:
+        """What messages call this image."""
+        return self.shown if self.volume is None else f"{self.shown} (volume {self.volume + 1})"
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Shape and affine; raises Refusal where the header can't be trusted."""
+        image = open_nifti(self.path, self.shown)
+        shape = spatial_shape(image, self.shown, self.volume is not None)
+        affine = np.asarray(image.affine, dtype=np.float64)
+        _refuse_unknown_orientation(image, self.shown)
+        _refuse_impossible_affine(affine, self.shown)
+        return Grid(shape, affine)
+
+    def header_problems(self) -> list[Problem]:
+        """What is odd in the header and yet usable."""
+        header = open_nifti(self.path, self.shown).header
+        if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
+            return []
+        sform, qform = header.get_sform(), header.get_qform()
+        if Grid(self.grid.shape, sform).matches(Grid(self.grid.shape, qform), LARGEST_DISAGREEMENT_MM):
+            return []
+        message = (
+            f"{self.shown}: the header holds two orientations (sform and qform) that differ by more than "
+            f"{LARGEST_DISAGREEMENT_MM:g} mm; the sform is used. Check left and right in the pictures."
+        )
+        return [Problem("orientation_conflict", message)]
+
+    def read(self) -> NDArray[np.float32]:
+        """Voxels (X, Y, Z), slope and intercept applied.
+
+        Raises:
+            Refusal: truncated, unreadable, not finite, or constant.
+        """
+        grid = self.grid
+        image = open_nifti(self.path, self.shown)
+        try:
+            proxy = image.dataobj if self.volume is None else image.dataobj[..., self.volume]
+            data = np.asarray(proxy, dtype=np.float32).reshape(grid.shape)
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            message = f"{self.source} is damaged or incomplete: its voxels can't be read. Export it again."
+            raise Refusal("unreadable_file", message) from error
+        refuse_unusable_voxels(data, self.source)
+        return data
+
+
+def open_nifti(path: Path, shown: str) -> Any:
+    """Opens a NIfTI file's header; the image is nibabel's Nifti1Image or Nifti2Image.
+
+    Raises:
+        Refusal: not there, no permission, empty, not NIfTI.
+    """
+    if not path.is_file():
+        raise Refusal("missing_file", f"{shown} does not exist. Check the name and the folder.")
+    try:
+        image = nib.load(path)
+    except PermissionError as error:
+        raise Refusal("no_permission", f"{shown} can't be opened: no permission to read it.") from error
+    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+        message = f"{shown} is not a readable NIfTI file: damaged, incomplete, or of another format. Export it again."
+        raise Refusal("unreadable_file", message) from error
+    if not isinstance(image, nib.Nifti1Pair):
+        raise Refusal("not_nifti", f"{shown} is not a NIfTI image. Convert it to .nii.gz first.")
+    return image
+
+
+def spatial_shape(image: Any, shown: str, has_named_volumes: bool) -> tuple[int, int, int]:
+    """The shape (X, Y, Z); refuses colour, complex, 2D and 4D images whose volumes have no names."""
+    dtype = image.get_data_dtype()
+    if dtype.fields is not None:
+        raise Refusal("colour_image", f"{shown} is a colour image. Use the scanner's greyscale series.")
+    if dtype.kind == "c":
+        raise Refusal("complex_image", f"{shown} has complex voxels. Use the magnitude image.")
+    shape = tuple(int(n) for n in image.shape)
+    if not has_named_volumes:
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        if len(shape) > 3:
+            message = (
+                f"{shown} has {shape[3]} volumes (4D) and nothing says which channel each is. Split it, name the "
+                f"channels in the file name joined by '+' (DWI_b0+DWI_b150+….nii.gz), or put a .bval file beside it."
+            )
+            raise Refusal("unnamed_volumes", message)
+    spatial = shape[:3]
+    if len(spatial) < 3 or min(spatial) < 2:
+        text = " × ".join(map(str, spatial))
+        raise Refusal(
+            "not_3d", f"{shown} is not a 3D volume ({text} voxels). Use the whole series, not one slice of it."
+        )
+    return spatial[0], spatial[1], spatial[2]
+
+
+def _refuse_unknown_orientation(image: Any, shown: str) -> None:
+    if int(image.header["sform_code"]) == 0 and int(image.header["qform_code"]) == 0:
+        message = (
+            f"{shown} does not say how it lies in the patient (sform and qform are both unset): left and right would be "
+            f"a guess. Convert the original images again with a tool that keeps the orientation."
+        )
+        raise Refusal("unknown_orientation", message)
+
+
+def _refuse_impossible_affine(affine: Affine, shown: str) -> None:
+    advice = "Convert the original images again."
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise Refusal("bad_affine", f"{shown}: the header's position and orientation are not usable numbers. {advice}")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing.min() < SMALLEST_SPACING_MM or spacing.max() > LARGEST_SPACING_MM:
+        text = " × ".join(f"{s:.3g}" for s in spacing)
+        message = (
+            f"{shown}: voxels of {text} mm are not plausible (expected {SMALLEST_SPACING_MM:g} to "
+            f"{LARGEST_SPACING_MM:g} mm); the unit may be wrong. {advice}"
+        )
+        raise Refusal("implausible_spacing", message)
+    directions = affine[:3, :3] / spacing
+    if np.abs(directions.T @ directions - np.eye(3)).max() > LARGEST_SHEAR:
+        message = f"{shown}: the voxel axes are not at right angles (gantry tilt or shear). Resample it to a right-angled grid."
+        raise Refusal("sheared_grid", message)
+
+
+def refuse_unusable_voxels(data: NDArray[np.float32], source: str) -> None:
+    """Refuses NaN, infinity and constant images: no statistic of them means anything."""
+    finite = np.isfinite(data)
+    if not finite.all():
+        count = int(data.size - finite.sum())
+        message = f"{source} has {count} voxels that are not numbers (NaN or infinite). Export it again or repair it."
+        raise Refusal("not_finite", message)
+    if data.min() == data.max():
+        raise Refusal(
+            "constant_image", f"{source} has the same value in every voxel: it holds no picture. Export it again."
+        )
+
+
+def read_box(path: Path, shown: str) -> Box:
+    """A box around the liver from a JSON file: ``{"low_mm": [x, y, z], "high_mm": [x, y, z]}``, RAS+ millimetres."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        low, high = (tuple(float(v) for v in content[key]) for key in ("low_mm", "high_mm"))
+        valid = len(low) == 3 == len(high) and all(a < b for a, b in zip(low, high, strict=True))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _bad_box(shown) from error
+    if not valid or not np.isfinite([*low, *high]).all():
+        raise _bad_box(shown)
+    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+
+def _bad_box(shown: str) -> Refusal:
+    message = (
+        f'{shown} is not a box: expected {{"low_mm": [x, y, z], "high_mm": [x, y, z]}} in RAS millimetres, low < high.'
+    )
+    return Refusal("bad_box", message)

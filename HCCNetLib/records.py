@@ -1,0 +1,198 @@
+"""The nouns that every other room passes on: image, exam, patient, outcome, cohort. No files, no torch.
+
+Patient space is NIfTI's throughout: millimetres, +x to the patient's right, +y anterior, +z superior (RAS+). An affine
+is a (4, 4) matrix from voxel indices (centres at integers) to patient space.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+DAYS_PER_MONTH = 30.4375
+
+Affine = NDArray[np.float64]
+
+
+class Refusal(Exception):
+    """Input that can't be used, in a sentence that a person can act on.
+
+    Commands print the sentence and exit with 1, or list it beside the patient in a cohort. The message names exams,
+    channels and files relative to the patient's folder, never the patient: whoever prints it says whose it is.
+
+    Args:
+        code: short machine-readable name of the reason, e.g. ``missing_channel``.
+        message: what is wrong, where, and what to do.
+        exam_id: the exam concerned, if it is one exam.
+    """
+
+    def __init__(self, code: str, message: str, exam_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.exam_id = exam_id
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a reader should know and that does not stop the work; it becomes a warning of the prediction."""
+
+    code: str
+    message: str
+    exam_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where an image's voxels lie: ``shape`` (X, Y, Z) and the affine to patient space."""
+
+    shape: tuple[int, int, int]
+    affine: Affine
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along each axis, mm."""
+        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return float(x), float(y), float(z)
+
+    def matches(self, other: Grid, tolerance_mm: float = 0.1) -> bool:
+        """Whether every corner voxel of both grids lies within ``tolerance_mm`` of the other's."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij")).reshape(3, -1)
+        corners = np.vstack([corners, np.ones(corners.shape[1])])
+        distance = np.linalg.norm(((self.affine - other.affine) @ corners)[:3], axis=0)
+        return bool(distance.max() <= tolerance_mm)
+
+
+@runtime_checkable
+class Image(Protocol):
+    """One 3D image that can say where it lies before its voxels are read."""
+
+    @property
+    def grid(self) -> Grid:
+        """Shape and affine, known from the header."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """What to call the image in a message: a file name, never a patient's name."""
+        ...
+
+    def read(self) -> NDArray[np.float32]:
+        """Voxels (X, Y, Z), slope and intercept applied; raises Refusal where they can't be used."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayImage:
+    """An image in memory: for tests, and for callers who hold arrays."""
+
+    data: NDArray[np.float32]
+    affine: Affine
+    source: str = "array"
+
+    @property
+    def grid(self) -> Grid:
+        """Shape and affine."""
+        x, y, z = self.data.shape
+        return Grid((x, y, z), np.asarray(self.affine, dtype=np.float64))
+
+    def read(self) -> NDArray[np.float32]:
+        """The voxels."""
+        return self.data
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned box in patient space, mm: ``low`` and ``high`` corners (RAS+)."""
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One MRI visit.
+
+    Args:
+        exam_id: unique within the patient.
+        date: day of the visit.
+        images: channel name → image, canonical names (``readers.channels``).
+        liver_mask: an image that is above 0 inside the liver, or None. Its grid is its own.
+        liver_box: a box around the liver, or None.
+        unknown_files: names of images that belong to no channel; quoted where a channel is missing.
+    """
+
+    exam_id: str
+    date: datetime.date
+    images: Mapping[str, Image]
+    liver_mask: Image | None = None
+    liver_box: Box | None = None
+    problems: tuple[Problem, ...] = ()
+    unknown_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient's exams in the order of their dates; no two on one day."""
+
+    patient_id: str
+    exams: tuple[Exam, ...]
+
+    def __post_init__(self) -> None:
+        dates = [exam.date for exam in self.exams]
+        if not dates:
+            raise Refusal("no_exams", "The patient has no exam.")
+        if any(later <= earlier for earlier, later in itertools.pairwise(dates)):
+            raise ValueError("the exams of a patient must be in the order of their dates, one a day")
+        if len({exam.exam_id for exam in self.exams}) != len(self.exams):
+            raise ValueError("the exams of a patient must have different names")
+
+    @property
+    def landmark(self) -> Exam:
+        """The exam from which a prediction is made: the latest."""
+        return self.exams[-1]
+
+    def until(self, exam: Exam) -> Patient:
+        """The patient as known on the day of ``exam``: that exam and the earlier ones."""
+        return Patient(self.patient_id, tuple(e for e in self.exams if e.date <= exam.date))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a patient: diagnosed on a day or not, and last seen on a day."""
+
+    patient_id: str
+    diagnosis_date: datetime.date | None
+    last_seen_date: datetime.date
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What one INPUT holds.
+
+    Args:
+        patients: those that could be read.
+        refused: patient id → why that patient could not be read.
+        outcomes: patient id → outcome, where known.
+        problems: what was passed over.
+        form: which of the contract's forms the input was recognised as.
+    """
+
+    patients: tuple[Patient, ...]
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    form: str = "cohort folder"
+
+
+def months_between(earlier: datetime.date, later: datetime.date) -> float:
+    """Months from ``earlier`` to ``later``: days / 30.4375, real-valued, negative if the order is reversed."""
+    return (later - earlier).days / DAYS_PER_MONTH
