@@ -59,8 +59,7 @@ class Reorientation:
 
 def world_to_index(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Patient-space points (N, 3), mm → voxel coordinates (N, 3)."""
-    inverse: Affine = np.linalg.inv(affine)
-    return apply_affine(inverse, points)
+    return apply_affine(np.asarray(np.linalg.inv(affine), dtype=np.float64), points)
 
 
 def apply_affine(affine: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
