@@ -30,7 +30,7 @@ def write_demonstration_bundle(path: Path) -> Bundle:
         name="random-weights-demonstration",
         version="1",
         licence="Apache-2.0",
-        intended_use="To show that the software runs. The weights are random numbers and have learned nothing.",
+        intended_use="It shows that the software runs; the weights are random numbers and have learned nothing.",
         demonstration=True,
         channels=CHANNELS,
         model=model,

@@ -17,7 +17,7 @@ from HCCNetLib.records import Affine
 
 METHOD = "class activation, stage 3"
 DESCRIPTION = (
-    "Gradient times activation of the network's third stage (each cell covers 12 voxels along each axis: 18 mm at "
+    "Gradient times normalised activation of the network's third stage (each cell covers 12 voxels along each axis: 18 mm at "
     "1.5 mm), summed over features, averaged over the members, positive evidence only, scaled by the patient's largest "
     "value over all exams. Its faithfulness has not been tested."
 )
@@ -25,6 +25,10 @@ DESCRIPTION = (
 
 class ClassActivation:
     """Positive evidence per cell: Σ over features of activation · ∂logit/∂activation, averaged over members.
+
+    The activations are the third stage's as the last stage takes them, each cell normalised over its features. Before
+    that norm the sum would be 0 in every cell, whatever the network had learned: the norm makes the logit indifferent
+    to the length of a cell's feature vector.
 
     The elementwise product (HiResCAM, Draelos and Carin, arXiv 2011.08891) keeps where a feature mattered, which the
     average of the gradient over space (Grad-CAM) loses. Cost: the last stage and the transformer, forward and backward,
@@ -38,8 +42,9 @@ class ClassActivation:
     def observe(self, model: HCCNet, sequence: EncodedSequence) -> None:
         """Adds one member's evidence."""
         with torch.enable_grad():
-            maps = sequence.feature_maps.detach().requires_grad_(True)
-            embeddings = model.backbone.pool(model.backbone.forward_stages(maps, start=MAP_STAGE + 1))
+            backbone = model.backbone
+            maps = backbone.enter_stage(MAP_STAGE + 1, sequence.feature_maps).detach().requires_grad_(True)
+            embeddings = backbone.pool(backbone.leave_stage(MAP_STAGE + 1, maps))
             lengths = torch.tensor([len(embeddings)], device=embeddings.device)
             logit = model.classify(embeddings[None], sequence.times[None], lengths)[0]
             (gradient,) = torch.autograd.grad(logit.sum(), maps)

@@ -147,10 +147,12 @@ class ConvNeXt3d(nn.Module):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        rates = torch.linspace(0, drop_path_rate, sum(variant.depths)).split(list(variant.depths))
+        last = max(sum(variant.depths) - 1, 1)
+        rates = iter([drop_path_rate * block / last for block in range(sum(variant.depths))])
         dims = (in_channels, *variant.dims)
         self.stages = nn.ModuleList(
-            Stage(dims[i], dims[i + 1], i == 0, rates[i].tolist(), version, eps) for i in range(STAGES)
+            Stage(dims[i], dims[i + 1], i == 0, [next(rates) for _ in range(variant.depths[i])], version, eps)
+            for i in range(STAGES)
         )
         self.norm = nn.LayerNorm(variant.dims[-1], eps=eps)
         self.dim = variant.dims[-1]
@@ -161,6 +163,25 @@ class ConvNeXt3d(nn.Module):
         for stage in self.stages[start:stop]:
             x = stage(x)
         return x
+
+    def enter_stage(self, stage: int, feature_map: Tensor) -> Tensor:
+        """The features as a later stage takes them: the map before it, (N, C, x, y, z), each cell normalised over C.
+
+        A stage sees only these; how long a cell's own feature vector is makes no difference to it.
+        """
+        result: Tensor = self._stage(stage).downsample[0](feature_map)
+        return result
+
+    def leave_stage(self, stage: int, entered: Tensor) -> Tensor:
+        """Runs a later stage from what ``enter_stage`` gave: (N, C, x, y, z) → (N, C', x/2, y/2, z/2)."""
+        module = self._stage(stage)
+        result: Tensor = module.blocks(module.downsample[1](entered))
+        return result
+
+    def _stage(self, index: int) -> Stage:
+        stage = self.stages[index]
+        assert isinstance(stage, Stage)
+        return stage
 
     def pool(self, feature_map: Tensor) -> Tensor:
         """Global mean and LayerNorm of the last stage's map: (N, D, x, y, z) → (N, D)."""

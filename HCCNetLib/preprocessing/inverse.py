@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from HCCNetLib.preprocessing.geometry import crop_for, resample, world_to_index
+from HCCNetLib.preprocessing.geometry import crop_for, resample
 from HCCNetLib.preprocessing.pipeline import PreparedExam
 from HCCNetLib.records import Affine, Grid
 
@@ -49,17 +49,3 @@ def _in_field(grid: Grid, prepared: PreparedExam) -> NDArray[np.bool_]:
     for axis, part in enumerate(prepared.window.read):
         inside &= (at[:, axis] >= part.start - 0.5) & (at[:, axis] <= part.stop - 0.5)
     return inside.reshape(grid.shape)
-
-
-def peak_in_patient(values: NDArray[np.float32], affine: Affine) -> NDArray[np.float64]:
-    """Patient-space position (3,), mm, of a map's largest value."""
-    index = np.array(np.unravel_index(int(values.argmax()), values.shape), dtype=np.float64)
-    position: NDArray[np.float64] = affine[:3, :3] @ index + affine[:3, 3]
-    return position
-
-
-def voxel_at(grid: Grid, point: NDArray[np.float64]) -> tuple[int, int, int]:
-    """The voxel of a grid nearest to a patient-space point (3,), clipped to the grid."""
-    index = np.round(world_to_index(grid.affine, point[None])[0]).astype(int)
-    x, y, z = np.clip(index, 0, np.array(grid.shape) - 1)
-    return int(x), int(y), int(z)

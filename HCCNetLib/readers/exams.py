@@ -52,7 +52,7 @@ def assemble_exam(
     try:
         named, unknown, problems = _images_by_name([f for f in files if f.name not in special], where)
         images = dict(sorted(named.items()))
-        problems += [p for image in images.values() if isinstance(image, NiftiImage) for p in image.header_problems()]
+        problems += [problem for image in images.values() for problem in image.header_problems()]
         problems += _check_one_space(images, where, options)
         mask, box = special.get(LIVER_MASK), special.get(LIVER_BOX)
         mask_image = NiftiImage(mask.path, mask.shown) if mask else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import zlib
 from dataclasses import dataclass
@@ -62,12 +63,13 @@ class NiftiImage:
         return Grid(shape, affine)
 
     def header_problems(self) -> list[Problem]:
-        """What is odd in the header and yet usable."""
+        """What is odd in the header and yet usable; raises Refusal where it is not."""
+        grid = self.grid
         header = open_nifti(self.path, self.shown).header
         if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
             return []
         sform, qform = header.get_sform(), header.get_qform()
-        if Grid(self.grid.shape, sform).matches(Grid(self.grid.shape, qform), LARGEST_DISAGREEMENT_MM):
+        if Grid(grid.shape, sform).matches(Grid(grid.shape, qform), LARGEST_DISAGREEMENT_MM):
             return []
         message = (
             f"{self.shown}: the header holds two orientations (sform and qform) that differ by more than "
@@ -82,8 +84,8 @@ class NiftiImage:
             Refusal: truncated, unreadable, not finite, or constant.
         """
         grid = self.grid
-        image = open_nifti(self.path, self.shown)
         try:
+            image = _open_checked(self.path)
             proxy = image.dataobj if self.volume is None else image.dataobj[..., self.volume]
             data = np.asarray(proxy, dtype=np.float32).reshape(grid.shape)
         except (OSError, EOFError, zlib.error, ValueError) as error:
@@ -91,6 +93,14 @@ class NiftiImage:
             raise Refusal("unreadable_file", message) from error
         refuse_unusable_voxels(data, self.source)
         return data
+
+
+def _open_checked(path: Path) -> Any:
+    """Opens an image for its voxels; of a gzip file the checksum is compared, which reading the voxels alone skips."""
+    image: Any = nib.load(path)
+    if path.suffix.lower() != ".gz":
+        return image
+    return type(image).from_bytes(gzip.decompress(path.read_bytes()))
 
 
 def open_nifti(path: Path, shown: str) -> Any:
@@ -150,9 +160,9 @@ def _refuse_unknown_orientation(image: Any, shown: str) -> None:
 
 def _refuse_impossible_affine(affine: Affine, shown: str) -> None:
     advice = "Convert the original images again."
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise Refusal("bad_affine", f"{shown}: the header's position and orientation are not usable numbers. {advice}")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or spacing.min() == 0:
+        raise Refusal("bad_affine", f"{shown}: the header's position and orientation are not usable numbers. {advice}")
     if spacing.min() < SMALLEST_SPACING_MM or spacing.max() > LARGEST_SPACING_MM:
         text = " × ".join(f"{s:.3g}" for s in spacing)
         message = (

@@ -1,0 +1,72 @@
+"""The command ``hccnet``: dispatch, exit statuses, and sentences instead of tracebacks."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from HCCNetLib.inference import NOTICE
+from HCCNetLib.records import Refusal
+from HCCNetLib.version import __version__
+
+COMMANDS = ("predict", "inspect", "bundle", "doctor")
+
+DONE, REFUSED, INTERRUPTED = 0, 1, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``hccnet`` and all its subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="hccnet",
+        description=f"Risk of future hepatocellular carcinoma from a patient's time series of liver MRI exams. {NOTICE}",
+    )
+    parser.add_argument("--version", action="version", version=f"hccnet {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = import_module(f"HCCNetLib.commands.{name}")
+        subparser = subparsers.add_parser(name, help=module.HELP, description=f"{module.HELP.capitalize()}. {NOTICE}")
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``hccnet`` with the given arguments; returns the exit status: 0, 1 refused, 3 some patients refused."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except Refusal as refusal:
+        return _refuse(refusal.message)
+    except KeyboardInterrupt:
+        print("hccnet: stopped; nothing half-written was left.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away; Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except MemoryError:
+        return _refuse("The memory does not suffice. Close other programs, or predict fewer exams at once.")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT):
+            return _refuse(f"{error.strerror}: check permissions and free space.")
+        raise
+
+
+def _refuse(message: str) -> int:
+    print(f"hccnet: {message}", file=sys.stderr)
+    return REFUSED
+
+
+def entry_point() -> None:
+    """The console script. A termination request cleans up as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry_point()

@@ -1,0 +1,157 @@
+"""A prediction with its maps → a folder: written aside, renamed when whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from HCCNetLib.inference import Prediction
+from HCCNetLib.preprocessing import PreparedExam
+from HCCNetLib.records import Affine, Patient, Refusal
+from HCCNetLib.reporting import ExamPicture, write_report
+
+PREDICTION_FILE, REPORT_FILE, SUMMARY_FILE = "prediction.json", "report.html", "summary.json"
+_ASIDE = ".hccnet-"
+
+
+def folder_name(identifier: str) -> str:
+    """An identifier as one safe folder or file name; other characters than letters, digits and ._- become %XX."""
+    name = quote(identifier, safe=" ")
+    name = name.replace("~", "%7E")
+    return re.sub(r"^\.", "%2E", name)
+
+
+def write_prediction(
+    out: Path,
+    patient: Patient,
+    prepared: Sequence[PreparedExam],
+    prediction: Prediction,
+    maps: Sequence[NDArray[np.float32]] | None,
+    channels: Sequence[str],
+) -> Path:
+    """Writes ``OUT/<patient>/`` with prediction.json, saliency NIfTI and report.html; replaces an earlier result.
+
+    Args:
+        out: the folder of all results.
+        patient: with the exams' own images, for the pictures.
+        prepared: the same exams.
+        prediction: its exams' ``saliency`` is filled in here.
+        maps: one per exam, on the exam's own grid, or None.
+        channels: the bundle's; the report shows the last one that lies on the maps' grid.
+
+    Returns:
+        The patient's folder.
+
+    Raises:
+        Refusal: no permission, disk full, or something else stands where the result belongs.
+    """
+    final = out / folder_name(patient.patient_id)
+    with _written_aside(out, final) as aside:
+        if maps is not None:
+            prediction = _write_maps(aside, patient, prepared, prediction, maps)
+        result = prediction.to_dict()
+        write_json(aside / PREDICTION_FILE, result)
+        write_report(aside / REPORT_FILE, result, _pictures(patient, prepared, maps, channels))
+    return final
+
+
+@contextmanager
+def _written_aside(out: Path, final: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of ``final`` if the block ends well, and is removed if not."""
+    if final.exists() and not (final / PREDICTION_FILE).is_file():
+        message = f"{final} exists and holds no earlier prediction. Choose another --out or remove it first."
+        raise Refusal("output_exists", message)
+    aside = out / f"{_ASIDE}{secrets.token_hex(6)}"
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if final.exists():
+            former = out / f"{_ASIDE}{secrets.token_hex(6)}"
+            final.rename(former)
+            aside.rename(final)
+            shutil.rmtree(former)
+        else:
+            aside.rename(final)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def unwritable(place: Path, error: OSError) -> Refusal:
+    """The sentence for a place that can't be written."""
+    reason = error.strerror or type(error).__name__
+    message = f"Nothing could be written into {place}: {reason}. Check its permissions and the free space."
+    return Refusal("cannot_write", message)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON aside and renames it into place."""
+    aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
+    try:
+        aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise unwritable(path.parent, error) from error
+
+
+def _write_maps(
+    folder: Path,
+    patient: Patient,
+    prepared: Sequence[PreparedExam],
+    prediction: Prediction,
+    maps: Sequence[NDArray[np.float32]],
+) -> Prediction:
+    (folder / "saliency").mkdir()
+    exams = []
+    for exam, ready, values in zip(prediction.exams, prepared, maps, strict=True):
+        name = f"saliency/{folder_name(exam.exam_id)}.nii.gz"
+        save_map(folder / name, values, ready.source_grid.affine)
+        exams.append(replace(exam, saliency={"all": name}))
+    return replace(prediction, exams=tuple(exams))
+
+
+def save_map(path: Path, values: NDArray[np.float32], affine: Affine) -> None:
+    """Writes (X, Y, Z) values as single-precision NIfTI on the given affine, scanner coordinates."""
+    image = nib.Nifti1Image(values.astype(np.float32), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    nib.save(image, path)
+
+
+def _pictures(
+    patient: Patient,
+    prepared: Sequence[PreparedExam],
+    maps: Sequence[NDArray[np.float32]] | None,
+    channels: Sequence[str],
+) -> list[ExamPicture]:
+    pictures = []
+    for index, (exam, ready) in enumerate(zip(patient.exams, prepared, strict=True)):
+        present = [channel for channel in reversed(channels) if channel in exam.images]
+        # Maps lie on the first channel's grid, and so does that channel at least.
+        shown = next(channel for channel in present if exam.images[channel].grid.matches(ready.source_grid))
+        pictures.append(
+            ExamPicture(
+                exam_id=exam.exam_id,
+                channel=shown,
+                image=exam.images[shown].read(),
+                saliency=None if maps is None else maps[index],
+                affine=ready.source_grid.affine,
+                field_corners=ready.window.read_corners,
+            )
+        )
+    return pictures
