@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # that pip is configured to find locally comes first, then PyTorch's own index, else whatever the default index has.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint clean
 
 demo: $(STAMP)
 	$(BIN)/hccnet predict HCCNetLib/samples --out demo-output
@@ -23,9 +23,6 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-
-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

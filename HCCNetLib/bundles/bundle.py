@@ -78,9 +78,11 @@ class Bundle:
         if any(t.dtype not in _PRECISIONS for t in tensors.values()) or not all_finite(tensors):
             message = f"{member.file} holds weights that are not finite half- or single-precision numbers."
             raise Refusal("bad_member", message)
-        model = HCCNet(self.description.model)
+        with torch.device("meta"):  # drawing initial weights only to overwrite them takes most of the time
+            model = HCCNet(self.description.model)
+        weights = {name: tensor.float() for name, tensor in tensors.items()}
         try:
-            model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
+            model.load_state_dict(weights, strict=True, assign=True)
         except RuntimeError as error:
             message = f"{member.file} does not hold the weights of the network that bundle.json describes."
             raise Refusal("bad_member", message) from error

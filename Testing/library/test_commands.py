@@ -310,7 +310,7 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("mistake", list(BAD_INPUT))
 def test_a_mistake_is_answered_by_a_sentence_and_nothing_is_written(
-    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mistake: str, tmp_path: Path, demonstration: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil, sentence = BAD_INPUT[mistake]
     folder = write_patient(tmp_path / "Jane Doe")
@@ -328,21 +328,18 @@ def test_a_mistake_is_answered_by_a_sentence_and_nothing_is_written(
     assert said.out == ""
     assert not out.exists() or list(out.iterdir()) == []
     if (folder / LATE).exists() or mistake in ("undated folder", "impossible date"):
-        assert run("inspect", folder, *(["--bundle", _demonstration(tmp_path)])) == 1
+        assert run("inspect", folder, "--bundle", demonstration.path) == 1
 
 
-def _demonstration(tmp_path: Path) -> Path:
-    from HCCNetLib.bundles.demonstration import write_demonstration_bundle
-
-    return write_demonstration_bundle(tmp_path / "bundle").path
-
-
-def test_a_good_patient_passes_where_the_bad_ones_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_good_patient_passes_where_the_bad_ones_fail(
+    tmp_path: Path, demonstration: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_patient(tmp_path / "Jane Doe")
     assert run("predict", folder, "--out", tmp_path / "out") == 0
-    assert "Jane Doe: " in capsys.readouterr().out
-    assert "Jane" not in capsys.readouterr().err
-    assert run("inspect", folder, "--bundle", _demonstration(tmp_path)) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("Jane Doe: ")
+    assert "Jane" not in said.err
+    assert run("inspect", folder, "--bundle", demonstration.path) == 0
     assert "every patient can be predicted" in capsys.readouterr().out
 
 

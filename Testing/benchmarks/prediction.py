@@ -1,0 +1,100 @@
+"""Seconds per stage of a prediction, and of preparing exams step by step on whole volumes, in one run.
+
+    python Testing/benchmarks/prediction.py [INPUT] [--variant pico] [--members 10]
+
+INPUT is a patient folder (default: the package's sample patient). Weights are random: their values cost no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "Testing" / "library"))
+
+from step_by_step import prepare_step_by_step  # noqa: E402
+
+from HCCNetLib.bundles import Bundle, write_bundle  # noqa: E402
+from HCCNetLib.bundles.demonstration import write_demonstration_bundle  # noqa: E402
+from HCCNetLib.explanation import ClassActivation  # noqa: E402
+from HCCNetLib.inference import Predictor  # noqa: E402
+from HCCNetLib.models import HCCNet, ModelConfig  # noqa: E402
+from HCCNetLib.preprocessing import prepare_exam  # noqa: E402
+from HCCNetLib.readers import read_input  # noqa: E402
+from HCCNetLib.records import Patient  # noqa: E402
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", type=Path, nargs="?", default=ROOT / "HCCNetLib" / "samples" / "RA01")
+    parser.add_argument("--variant", default="pico")
+    parser.add_argument("--members", type=int, default=10)
+    arguments = parser.parse_args()
+    patient = read_input(arguments.input).patients[0]
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = random_bundle(Path(folder), arguments.variant, arguments.members)
+        print(
+            f"{len(patient.exams)} exams, {arguments.members} {arguments.variant} members, {torch.get_num_threads()} threads"
+        )
+        compare_preparation(patient, bundle)
+        time_prediction(patient, bundle)
+
+
+def random_bundle(folder: Path, variant: str, members: int) -> Bundle:
+    """An ensemble of random weights."""
+    description = write_demonstration_bundle(folder / "demonstration").description
+    config = ModelConfig.variant(variant, len(description.channels))
+    states = [(HCCNet(config).state_dict(), seed) for seed in range(members)]
+    return write_bundle(folder / "bundle", replace(description, model=config), states, "random weights")
+
+
+def compare_preparation(patient: Patient, bundle: Bundle) -> None:
+    """Both orders on the same exams: seconds, their ratio, and how far apart the results are."""
+    channels, config = bundle.description.channels, bundle.description.preprocessing
+    print("\nexam        one interpolation  step by step  ratio   |difference| inside the body, SD: median 95% 99% max")
+    for exam in patient.exams:
+        fast, prepared = timed(lambda exam=exam: prepare_exam(exam, channels, config))
+        slow, reference = timed(lambda exam=exam: prepare_step_by_step(exam, channels, config))
+        difference = np.abs(prepared.data - reference.data)[:, reference.body > 0.5]
+        figures = " ".join(f"{v:.6f}" for v in (*np.percentile(difference, (50, 95, 99)), difference.max()))
+        print(f"{exam.exam_id}  {fast:15.2f} s  {slow:10.2f} s  {slow / fast:5.1f}   {figures}")
+
+
+def timed(action: Callable[[], object]) -> tuple[float, object]:
+    """Seconds of the faster of two runs, and the result."""
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        result = action()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds), result
+
+
+def time_prediction(patient: Patient, bundle: Bundle) -> None:
+    """Seconds per stage of one prediction with maps."""
+    predictor = Predictor(bundle, "cpu")
+    start = time.perf_counter()
+    prepared = predictor.prepare(patient)
+    stages = {"read and prepare": time.perf_counter() - start}
+    activation = ClassActivation()
+    stages.update(predictor.predict_prepared(patient, prepared, [activation]).seconds)
+    start = time.perf_counter()
+    activation.maps(prepared)
+    stages["map"] = time.perf_counter() - start
+    print("\nstage              seconds")
+    for stage, seconds in [*stages.items(), ("sum", sum(stages.values()))]:
+        print(f"{stage:18s} {seconds:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
