@@ -109,10 +109,12 @@ def open_nifti(path: Path, shown: str) -> Any:
     Raises:
         Refusal: not there, no permission, empty, not NIfTI.
     """
-    if not path.is_file():
-        raise Refusal("missing_file", f"{shown} does not exist. Check the name and the folder.")
     try:
+        with path.open("rb"):  # nibabel does not tell a missing permission from a damaged file
+            pass
         image = nib.load(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise Refusal("missing_file", f"{shown} does not exist. Check the name and the folder.") from error
     except PermissionError as error:
         raise Refusal("no_permission", f"{shown} can't be opened: no permission to read it.") from error
     except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:

@@ -220,7 +220,7 @@ def test_a_checkpoint_with_objects_in_it_is_refused_and_nothing_runs(tmp_path: P
         def __reduce__(self) -> tuple:
             return Path.touch, (trap,)
 
-    (tmp_path / "weights.pth").write_bytes(pickle.dumps({"a": Trap()}))
+    (tmp_path / "weights.pth").write_bytes(pickle.dumps({"a": Trap()}, protocol=2))
     torch.save({"net": Trap()}, tmp_path / "zip.pth")
     trap.unlink(missing_ok=True)
     for name in ("weights.pth", "zip.pth"):

@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jsonschema
@@ -344,27 +345,50 @@ def test_a_good_patient_passes_where_the_bad_ones_fail(
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(
-    tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, samples: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("x")
     assert run("predict", samples, "--out", tmp_path / "file" / "out") == 1
     assert "Nothing could be written into" in capsys.readouterr().err
 
-    def forbidden(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "mkdir", forbidden)
-    assert run("predict", samples, "--out", tmp_path / "out") == 1
-    said = capsys.readouterr().err
-    assert "Permission denied. Check its permissions and the free space." in said
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """A folder, and a user who may not do everything: root is somebody else for the time of the test."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:
+            os.seteuid(65534)
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o777)
+        shutil.rmtree(folder)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read and write everything")
-def test_files_without_permission_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_patient(tmp_path / "P1")
+def test_files_without_permission_are_named(ordinary_user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_patient(ordinary_user / "P1")
     (folder / LATE / "DWI_b0.nii.gz").chmod(0)
-    assert run("predict", folder, "--out", tmp_path / "out") == 1
+    assert run("predict", folder, "--out", ordinary_user / "out") == 1
     assert "DWI_b0.nii.gz can't be opened: no permission" in capsys.readouterr().err
+    (folder / LATE).chmod(0)
+    assert run("predict", folder, "--out", ordinary_user / "out") == 1
+    assert "Exam 2021-03-14 can't be opened: no permission" in capsys.readouterr().err
+
+
+def test_a_folder_without_permission_to_write_is_refused(
+    ordinary_user: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_patient(ordinary_user / "P1")
+    (ordinary_user / "out").mkdir()
+    (ordinary_user / "out").chmod(0o555)
+    assert run("predict", folder, "--out", ordinary_user / "out") == 1
+    assert "Permission denied. Check its permissions and the free space." in capsys.readouterr().err
+    assert list((ordinary_user / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(

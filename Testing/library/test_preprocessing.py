@@ -141,7 +141,7 @@ def test_channels_on_other_grids_are_brought_onto_the_first_one_s() -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "signs"), itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
+    ("order", "signs"), list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
 )
 def test_reorientation_keeps_every_voxel_at_its_place(order: tuple[int, ...], signs: tuple[int, ...]) -> None:
     directions = (rotation(5, -4, 11) @ np.diag(signs))[:, order]
