@@ -106,7 +106,7 @@ def in_patient_order(picture: ExamPicture) -> ExamPicture:
 
 def strongest(picture: ExamPicture) -> float:
     """The greatest value of the map; 0 without one."""
-    return 0.0 if picture.saliency is None else float(max(np.nan_to_num(picture.saliency).max(), 0.0))
+    return 0.0 if picture.saliency is None else max(float(np.nan_to_num(picture.saliency).max()), 0.0)
 
 
 def cut_voxel(picture: ExamPicture) -> tuple[int, int, int]:
