@@ -260,6 +260,12 @@ class Predictor:
                 f"{description.intended_use}"
             )
             warnings.append(Problem("demonstration", message))
+        elif description.calibration is None:
+            message = (
+                "The bundle is not calibrated: the risk is the mean of the networks' raw outputs, which training with "
+                "balanced classes pushes up. Compare it between patients; don't read it as a probability."
+            )
+            warnings.append(Problem("not_calibrated", message))
         for exam, ready in zip(patient.exams, prepared, strict=True):
             warnings += [*exam.problems, *ready.problems]
             absent = [channel for channel in description.channels if channel not in exam.images]

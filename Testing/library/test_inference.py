@@ -158,6 +158,16 @@ def test_demonstration_weights_say_so_first(demonstration: Bundle, patient: Pati
     assert "this result has no meaning for this patient" in warnings[0].message
 
 
+def test_a_bundle_without_calibration_says_so(bundle: Bundle, patient: Patient, tmp_path: Path) -> None:
+    states = [(bundle.member(0).state_dict(), 0)]
+    plain = replace(bundle.description, calibration=None, demonstration=False)
+    uncalibrated = write_bundle(tmp_path / "a", plain, states, "card")
+    calibrated = write_bundle(tmp_path / "b", replace(plain, calibration=Calibration()), states, "card")
+    one = Patient("P1", patient.exams[:1])
+    assert "not_calibrated" in {w.code for w in Predictor(uncalibrated, "cpu").predict(one).warnings}
+    assert "not_calibrated" not in {w.code for w in Predictor(calibrated, "cpu").predict(one).warnings}
+
+
 def test_a_missing_channel_is_refused_unless_the_networks_know_it(
     bundle: Bundle, patient: Patient, tmp_path: Path
 ) -> None:
