@@ -89,6 +89,10 @@ class Image(Protocol):
         """Voxels (X, Y, Z), slope and intercept applied; raises Refusal where they can't be used."""
         ...
 
+    def header_problems(self) -> list[Problem]:
+        """What is odd in the header and yet usable; raises Refusal where it is not."""
+        ...
+
 
 @dataclass(frozen=True)
 class ArrayImage:
@@ -107,6 +111,10 @@ class ArrayImage:
     def read(self) -> NDArray[np.float32]:
         """The voxels."""
         return self.data
+
+    def header_problems(self) -> list[Problem]:
+        """None: there is no header."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,7 @@ class Exam:
         liver_mask: an image that is above 0 inside the liver, or None. Its grid is its own.
         liver_box: a box around the liver, or None.
         unknown_files: names of images that belong to no channel; quoted where a channel is missing.
+        resample_channels: the user says that the channels share one patient space though not one grid.
     """
 
     exam_id: str
@@ -137,14 +146,22 @@ class Exam:
     liver_box: Box | None = None
     problems: tuple[Problem, ...] = ()
     unknown_files: tuple[str, ...] = ()
+    resample_channels: bool = False
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A patient's exams in the order of their dates; no two on one day."""
+    """A patient's exams in the order of their dates; no two on one day.
+
+    Args:
+        patient_id: the patient.
+        exams: at least one.
+        problems: what a reader should know of the patient as a whole, e.g. what was passed over.
+    """
 
     patient_id: str
     exams: tuple[Exam, ...]
+    problems: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
         dates = [exam.date for exam in self.exams]
@@ -162,7 +179,7 @@ class Patient:
 
     def until(self, exam: Exam) -> Patient:
         """The patient as known on the day of ``exam``: that exam and the earlier ones."""
-        return Patient(self.patient_id, tuple(e for e in self.exams if e.date <= exam.date))
+        return Patient(self.patient_id, tuple(e for e in self.exams if e.date <= exam.date), self.problems)
 
 
 @dataclass(frozen=True)
@@ -182,6 +199,7 @@ class Cohort:
         patients: those that could be read.
         refused: patient id → why that patient could not be read.
         outcomes: patient id → outcome, where known.
+        outcomes_refused: why the outcomes that are there can't be used; prediction does not need them.
         problems: what was passed over.
         form: which of the contract's forms the input was recognised as.
     """
@@ -189,10 +207,21 @@ class Cohort:
     patients: tuple[Patient, ...]
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    outcomes_refused: Refusal | None = None
     problems: tuple[Problem, ...] = ()
     form: str = "cohort folder"
+
+    def __post_init__(self) -> None:
+        names = [*(patient.patient_id for patient in self.patients), *self.refused]
+        if len(set(names)) < len(names):
+            raise ValueError("the patients of a cohort must have different ids")
 
 
 def months_between(earlier: datetime.date, later: datetime.date) -> float:
     """Months from ``earlier`` to ``later``: days / 30.4375, real-valued, negative if the order is reversed."""
     return (later - earlier).days / DAYS_PER_MONTH
+
+
+def names_exam(message: str, exam_id: str) -> bool:
+    """Whether a message says by itself which exam it is about: ``exam X`` or a file ``X/…``."""
+    return f"xam {exam_id}" in message or f"{exam_id}/" in message

@@ -73,7 +73,7 @@ class Bundle:
         _verify(data, member.sha256, member.file)
         try:
             tensors = safetensors.torch.load(data)
-        except SafetensorError as error:
+        except (SafetensorError, ValueError) as error:
             raise Refusal("bad_member", f"{member.file} is not a safetensors file. Get the bundle again.") from error
         if any(t.dtype not in _PRECISIONS for t in tensors.values()) or not all_finite(tensors):
             message = f"{member.file} holds weights that are not finite half- or single-precision numbers."

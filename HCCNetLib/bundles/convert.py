@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +58,7 @@ def convert_checkpoints(checkpoints: Sequence[Path], out: Path, options: Convers
         Refusal: a checkpoint that is not the published classifier's, checkpoints that differ in shape, ``out`` exists.
     """
     converted = [_convert_one(path) for path in checkpoints]
+    _refuse_copies(checkpoints, converted)
     configs = [infer_config(tensors, options.eps) for tensors in converted]
     if any(config != configs[0] for config in configs):
         raise Refusal("mixed_checkpoints", "The checkpoints are not of one network: depths, widths or channels differ.")
@@ -95,6 +95,15 @@ def _convert_one(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _refuse_copies(paths: Sequence[Path], converted: Sequence[dict[str, Tensor]]) -> None:
+    """One network twice is no ensemble of two, and its spread would be too small."""
+    for i, one in enumerate(converted):
+        for j, other in enumerate(converted[:i]):
+            if one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one):
+                message = f"{paths[i].name} and {paths[j].name} hold the same weights. Name each checkpoint once."
+                raise Refusal("same_checkpoint", message)
+
+
 def _refuse_misfit(path: Path, tensors: dict[str, Tensor], model: HCCNet) -> None:
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
@@ -108,7 +117,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise Refusal("missing_file", f"The checkpoint {path} does not exist.")
     if path.suffix == ".safetensors":
         try:
-            return safetensors.torch.load_file(path)
+            return _tensors_of(safetensors.torch.load_file(path), path)
         except (SafetensorError, OSError) as error:
             raise Refusal("bad_checkpoint", f"{path.name} is not a readable safetensors file.") from error
     return _tensors_of(_load_weights_only(path), path)
@@ -120,7 +129,7 @@ def _load_weights_only(path: Path) -> Any:
         raise Refusal("old_torch", message)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:
         message = (
             f"{path.name} can't be read as plain tensors. It may be damaged, or hold objects, which are never loaded; save "
             f"its state dict alone."
@@ -132,8 +141,15 @@ def _tensors_of(loaded: Any, path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, dict) or not loaded:
         raise Refusal("bad_checkpoint", f"{path.name} holds no state dict of tensors.")
+    for name, tensor in loaded.items():
+        dense = isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        if not dense or not tensor.is_floating_point() or tensor.is_meta:
+            message = (
+                f"{path.name} holds {name!s}, which is no dense tensor of real numbers. Save its state dict alone."
+            )
+            raise Refusal("bad_checkpoint", message)
     return loaded
 
 

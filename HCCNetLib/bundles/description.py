@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -36,6 +37,20 @@ class Calibration:
     slope: float = 1.0
     intercept: float = 0.0
     fitted_on: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.slope, float, "calibration.slope")
+        require(self.intercept, float, "calibration.intercept")
+        if not self.slope > 0:
+            raise ValueError("calibration.slope must be above 0: else a higher output would mean a lower risk")
+
+
+def require(value: object, kind: type, name: str) -> None:
+    """Raises ValueError unless a value is of a plain kind; a float may be written as an int, and must be finite."""
+    right = type(value) in ((int, float) if kind is float else (kind,))
+    if not right or (kind is float and not math.isfinite(value)):  # type: ignore[arg-type]
+        words = {float: "a finite number", int: "a whole number", str: "text", bool: "true or false"}
+        raise ValueError(f"{name} must be {words[kind]}")
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,13 @@ class BundleDescription:
     training_data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("name", "version", "licence", "intended_use", "model_card_sha256"):
+            require(getattr(self, name), str, name)
+        for name in ("demonstration", "missing_channels"):
+            require(getattr(self, name), bool, name)
+        require(self.horizon_months, float, "horizon_months")
+        for channel in self.channels:
+            require(channel, str, "a channel")
         if not self.channels or len(set(self.channels)) != len(self.channels):
             raise ValueError("channels must be named, each once")
         if self.model.channels != len(self.channels):
@@ -93,6 +115,8 @@ class BundleDescription:
         if not self.members or len({m.file for m in self.members}) != len(self.members):
             raise ValueError("members must be listed, each once")
         for member in self.members:
+            require(member.file, str, "a member's file")
+            require(member.sha256, str, "a member's sha256")
             if not _MEMBER_FILE.fullmatch(member.file) or not _SHA256.fullmatch(member.sha256):
                 raise ValueError("a member needs a file members/NAME.safetensors and its SHA-256")
 
@@ -155,19 +179,28 @@ class BundleDescription:
         card = content.pop("model_card")
         if card["file"] != "MODEL_CARD.md":
             raise ValueError("the model card must be MODEL_CARD.md")
-        parsed = {
+        parsed: dict[str, Any] = {
             "model": ModelConfig.from_dict(model),
             "preprocessing": PreprocessingConfig.from_dict(content.pop("preprocessing")),
             "time_unit": time["unit"],
             "calibration": None if calibration is None else Calibration(**calibration),
-            "members": tuple(Member(m["file"], m["sha256"], m["seed"]) for m in content.pop("members")),
+            "members": tuple(Member(m["file"], m["sha256"], m["seed"]) for m in _list(content, "members")),
             "model_card_sha256": card["sha256"],
-            "channels": tuple(content.pop("channels")),
-            "operating_thresholds": tuple(content.pop("operating_thresholds")),
+            "channels": tuple(_list(content, "channels")),
+            "operating_thresholds": tuple(_list(content, "operating_thresholds")),
         }
+        if not all(isinstance(t, dict) for t in parsed["operating_thresholds"]):
+            raise ValueError("operating_thresholds must be a list of objects")
+        if not isinstance(content["training_data"], dict):
+            raise TypeError("training_data must be an object")
         unknown = sorted(set(content) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"unknown settings: {', '.join(unknown)}")
-        if not isinstance(content["demonstration"], bool):
-            raise TypeError("demonstration must be true or false")
         return cls(**parsed, **content)
+
+
+def _list(content: dict[str, Any], name: str) -> list[Any]:
+    value = content.pop(name)
+    if not isinstance(value, list):
+        raise TypeError(f"{name} must be a list")
+    return value

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from HCCNetLib.bundles import Bundle
+from HCCNetLib.bundles import Bundle, BundleDescription
 from HCCNetLib.commands.predict import add_reading_arguments, reading_options
-from HCCNetLib.readers import describe_grid, read_input, require_channels
-from HCCNetLib.records import Cohort, Exam, Patient, Refusal, months_between
+from HCCNetLib.preprocessing import prepare_exam
+from HCCNetLib.readers import check_images, describe_grid, in_exam, read_input, require_channels
+from HCCNetLib.records import Cohort, Exam, Image, Patient, Refusal, months_between
 
 HELP = "show what would be read: patients, exams, dates, channels, geometry, problems"
 
@@ -33,9 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     for patient in cohort.patients:
         _print_patient(patient, cohort)
         try:
-            if description is not None and not description.missing_channels:
-                require_channels(patient, description.channels)
-            _read_all(patient)
+            _try_all(patient, description)
         except Refusal as refusal:
             refused[patient.patient_id] = refusal
             print(f"  would be refused: {refusal.message}")
@@ -50,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print_patient(patient: Patient, cohort: Cohort) -> None:
     print(patient.patient_id + _outcome_text(patient, cohort))
+    for problem in patient.problems:
+        print(f"  warning: {problem.message}")
     for exam in patient.exams:
         before = months_between(exam.date, patient.landmark.date)
         when = "landmark" if exam is patient.landmark else f"{before:.1f} months before the landmark"
@@ -62,17 +63,22 @@ def _print_channels(exam: Exam) -> None:
     """One line per grid: the channels of an exam usually share one."""
     by_grid: dict[str, list[str]] = {}
     for channel, image in exam.images.items():
-        by_grid.setdefault(describe_grid(image.grid), []).append(channel)
+        by_grid.setdefault(_grid_or_reason(image), []).append(channel)
     for grid, channels in by_grid.items():
         print(f"    {', '.join(channels)}: {grid}")
     if not exam.images:
         print("    no known channel")
-    if exam.unknown_files:
-        print(f"    not understood: {', '.join(exam.unknown_files)}")
     if exam.liver_mask is not None or exam.liver_box is not None:
         print(f"    liver {'mask' if exam.liver_mask is not None else 'box'} given: centres the field")
     for problem in exam.problems:
         print(f"    warning: {problem.message}")
+
+
+def _grid_or_reason(image: Image) -> str:
+    try:
+        return describe_grid(image.grid)
+    except Refusal as refusal:
+        return f"can't be used. {refusal.message}"
 
 
 def _outcome_text(patient: Patient, cohort: Cohort) -> str:
@@ -84,11 +90,21 @@ def _outcome_text(patient: Patient, cohort: Cohort) -> str:
     return f"  (diagnosis {outcome.diagnosis_date.isoformat()})"
 
 
-def _read_all(patient: Patient) -> None:
-    """Reads every image's voxels, because a truncated file shows only then."""
+def _try_all(patient: Patient, description: BundleDescription | None) -> None:
+    """Does all that a prediction does up to the networks; without a bundle, reads every image.
+
+    Voxels are read because a truncated file shows only then.
+    """
+    if description is not None:
+        if not description.missing_channels:
+            require_channels(patient, description.channels)
+        for exam in patient.exams:
+            check_images(exam, description.channels)
+            prepare_exam(exam, description.channels, description.preprocessing, description.missing_channels)
+        return
     for exam in patient.exams:
         for image in exam.images.values():
             try:
                 image.read()
             except Refusal as refusal:
-                raise Refusal(refusal.code, f"Exam {exam.exam_id}: {refusal.message}", exam.exam_id) from refusal
+                raise in_exam(refusal, exam.exam_id) from refusal

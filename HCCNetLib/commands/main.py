@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -64,6 +65,9 @@ def _refuse(message: str) -> int:
 
 def entry_point() -> None:
     """The console script. A termination request cleans up as Ctrl-C does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal or pipe that has no '×' or '→' is no reason to stop
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
 

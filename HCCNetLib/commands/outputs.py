@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
@@ -11,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import nibabel as nib
 import numpy as np
@@ -24,13 +24,43 @@ from HCCNetLib.reporting import ExamPicture, write_report
 
 PREDICTION_FILE, REPORT_FILE, SUMMARY_FILE = "prediction.json", "report.html", "summary.json"
 _ASIDE = ".hccnet-"
+_LONGEST_NAME = 150  # bytes; file systems take 255, and a suffix joins
+
+
+# At most 79 bytes fit into the header.
+_MAP = b"HCCNet saliency, 0-1; research software, not for clinical use"
+_MAP_OF_DEMONSTRATION = b"HCCNet saliency, demonstration weights: no meaning; not for clinical use"
 
 
 def folder_name(identifier: str) -> str:
-    """An identifier as one safe folder or file name; other characters than letters, digits and ._- become %XX."""
-    name = quote(identifier, safe=" ")
-    name = name.replace("~", "%7E")
-    return re.sub(r"^\.", "%2E", name)
+    """An identifier as one safe file name: letters, digits and ``._- `` stay, the rest becomes %XX.
+
+    A long name is cut and ends in a digest, so that different identifiers keep different names.
+    """
+    safe = "".join(c if c.isalnum() or c in "._- " else "".join(f"%{b:02X}" for b in c.encode()) for c in identifier)
+    safe = re.sub(r"^\.|[. ]$", lambda m: f"%{ord(m.group()):02X}", safe)
+    if len(safe.encode()) <= _LONGEST_NAME:
+        return safe
+    digest = hashlib.sha256(identifier.encode()).hexdigest()[:16]
+    return safe.encode()[: _LONGEST_NAME - 17].decode(errors="ignore") + "-" + digest
+
+
+def set_aside(out: Path, patient_id: str) -> bool:
+    """Moves an earlier result out of the way, to ``<patient> (earlier)``: it must not pass for today's.
+
+    Returns:
+        Whether there was one.
+    """
+    final = out / folder_name(patient_id)
+    if not (final / PREDICTION_FILE).is_file():
+        return False
+    earlier = final.with_name(f"{final.name} (earlier)")
+    try:
+        shutil.rmtree(earlier, ignore_errors=True)
+        final.rename(earlier)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    return True
 
 
 def write_prediction(
@@ -40,7 +70,7 @@ def write_prediction(
     prediction: Prediction,
     maps: Sequence[NDArray[np.float32]] | None,
     channels: Sequence[str],
-) -> Path:
+) -> tuple[Prediction, Path]:
     """Writes ``OUT/<patient>/`` with prediction.json, saliency NIfTI and report.html; replaces an earlier result.
 
     Args:
@@ -52,7 +82,7 @@ def write_prediction(
         channels: the bundle's; the report shows the last one that lies on the maps' grid.
 
     Returns:
-        The patient's folder.
+        The prediction as written, and the patient's folder.
 
     Raises:
         Refusal: no permission, disk full, or something else stands where the result belongs.
@@ -64,7 +94,7 @@ def write_prediction(
         result = prediction.to_dict()
         write_json(aside / PREDICTION_FILE, result)
         write_report(aside / REPORT_FILE, result, _pictures(patient, prepared, maps, channels))
-    return final
+    return prediction, final
 
 
 @contextmanager
@@ -119,14 +149,15 @@ def _write_maps(
     exams = []
     for exam, ready, values in zip(prediction.exams, prepared, maps, strict=True):
         name = f"saliency/{folder_name(exam.exam_id)}.nii.gz"
-        save_map(folder / name, values, ready.source_grid.affine)
+        save_map(folder / name, values, ready.source_grid.affine, prediction.bundle["demonstration"])
         exams.append(replace(exam, saliency={"all": name}))
     return replace(prediction, exams=tuple(exams))
 
 
-def save_map(path: Path, values: NDArray[np.float32], affine: Affine) -> None:
+def save_map(path: Path, values: NDArray[np.float32], affine: Affine, demonstration: bool) -> None:
     """Writes (X, Y, Z) values as single-precision NIfTI on the given affine, scanner coordinates."""
     image = nib.Nifti1Image(values.astype(np.float32), affine)
+    image.header["descrip"] = _MAP_OF_DEMONSTRATION if demonstration else _MAP
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")

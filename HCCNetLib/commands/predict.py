@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.bundles.demonstration import write_demonstration_bundle
-from HCCNetLib.commands.outputs import REPORT_FILE, SUMMARY_FILE, unwritable, write_json, write_prediction
+from HCCNetLib.commands.outputs import REPORT_FILE, SUMMARY_FILE, set_aside, unwritable, write_json, write_prediction
 from HCCNetLib.commands.progress import Progress
 from HCCNetLib.explanation import DESCRIPTION, METHOD, ClassActivation
 from HCCNetLib.inference import NOTICE, Prediction, Predictor, Stopwatch
-from HCCNetLib.readers import ReadingOptions, read_input
-from HCCNetLib.records import Cohort, Patient, Problem, Refusal
+from HCCNetLib.readers import ReadingOptions, name_as_given, read_input
+from HCCNetLib.records import Cohort, Patient, Problem, Refusal, names_exam
 
 HELP = "predict the risk of one patient or of a cohort"
 EXPLANATIONS = ("none", "attention", "saliency")
@@ -65,15 +65,25 @@ def reading_options(arguments: argparse.Namespace) -> ReadingOptions:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
-    cohort = read_input(arguments.input, reading_options(arguments))
-    check_writable(arguments.out)
+    try:
+        cohort = read_input(arguments.input, reading_options(arguments))
+    except Refusal:
+        _tell_set_aside(arguments.out, name_as_given(arguments.input))
+        raise
     with open_bundle(arguments.bundle) as bundle:
         job = Job(Predictor(bundle, arguments.device), arguments.out, arguments.explain)
+        check_writable(arguments.out)
         if cohort.form == "patient folder":
             prediction, folder = job.predict(cohort.patients[0], Progress())
             _print_one(prediction, folder, arguments.json)
             return 0
         return _predict_cohort(job, cohort, arguments.json)
+
+
+def _tell_set_aside(out: Path, patient_id: str) -> None:
+    """After a refusal, an earlier result in the same folder would pass for today's."""
+    if set_aside(out, patient_id):
+        print("note: an earlier result was moved to a folder '… (earlier)'.", file=sys.stderr)
 
 
 @contextmanager
@@ -105,23 +115,29 @@ class Job:
     explain: str
 
     def predict(self, patient: Patient, progress: Progress) -> tuple[Prediction, Path]:
-        """Predicts a patient and writes the result; returns it and its folder."""
-        watch = Stopwatch()
+        """Predicts a patient and writes the result; returns it and its folder. A refused patient keeps no result."""
         try:
-            with watch.measure("read and prepare"):
-                prepared = self.predictor.prepare(patient, progress)
-            activation = ClassActivation()
-            observers = [activation] if self.explain == "saliency" else []
-            prediction = self.predictor.predict_prepared(patient, prepared, observers, progress)
-            with watch.measure("map"):
-                maps = activation.maps(prepared) if observers else None
-            prediction = replace(prediction, seconds={**watch.seconds, **prediction.seconds})
-            prediction = _with_explanation(prediction, self.explain, maps)
-            channels = self.predictor.bundle.description.channels
-            folder = write_prediction(self.out, patient, prepared, prediction, maps, channels)
+            return self._predict(patient, progress)
+        except Refusal as refusal:
+            if refusal.code not in ("cannot_write", "output_exists"):
+                _tell_set_aside(self.out, patient.patient_id)
+            raise
         finally:
             progress.close()
-        return prediction, folder
+
+    def _predict(self, patient: Patient, progress: Progress) -> tuple[Prediction, Path]:
+        watch = Stopwatch()
+        with watch.measure("read and prepare"):
+            prepared = self.predictor.prepare(patient, progress)
+        activation = ClassActivation()
+        observers = [activation] if self.explain == "saliency" else []
+        prediction = self.predictor.predict_prepared(patient, prepared, observers, progress)
+        with watch.measure("map"):
+            maps = activation.maps(prepared) if observers else None
+        prediction = replace(prediction, seconds={**watch.seconds, **prediction.seconds})
+        prediction = _with_explanation(prediction, self.explain, maps)
+        channels = self.predictor.bundle.description.channels
+        return write_prediction(self.out, patient, prepared, prediction, maps, channels)
 
 
 def _with_explanation(prediction: Prediction, explain: str, maps: Sequence[NDArray[np.float32]] | None) -> Prediction:
@@ -138,6 +154,8 @@ def _with_explanation(prediction: Prediction, explain: str, maps: Sequence[NDArr
 
 def _predict_cohort(job: Job, cohort: Cohort, as_json: bool) -> int:
     refused = dict(cohort.refused)
+    for patient_id in refused:
+        _tell_set_aside(job.out, patient_id)
     predicted: list[tuple[Prediction, Path]] = []
     for number, patient in enumerate(cohort.patients, start=1):
         try:
@@ -198,8 +216,9 @@ def _print_one(prediction: Prediction, folder: Path, as_json: bool) -> None:
         return
     low, high = prediction.spread["low"], prediction.spread["high"]
     exams = len(prediction.exams)
+    spread = "member" if len(prediction.members) == 1 else "members"
     risk = (
-        f"risk {prediction.risk:.1%} (members {low:.1%} to {high:.1%}) of a diagnosis within "
+        f"risk {prediction.risk:.1%} ({spread} {low:.1%} to {high:.1%}) of a diagnosis within "
         f"{prediction.horizon_months:g} months after {prediction.landmark}, from {exams} exam{'s' * (exams > 1)}"
     )
     if prediction.bundle["demonstration"]:
@@ -207,8 +226,8 @@ def _print_one(prediction: Prediction, folder: Path, as_json: bool) -> None:
     print(f"{prediction.patient_id}: {risk}")
     for warning in prediction.warnings:
         if warning.code != "demonstration":
-            exam = f"exam {warning.exam_id}: " if warning.exam_id and warning.exam_id not in warning.message else ""
-            print(f"  warning: {exam}{warning.message}")
+            anonymous = warning.exam_id is not None and not names_exam(warning.message, warning.exam_id)
+            print(f"  warning: {f'exam {warning.exam_id}: ' if anonymous else ''}{warning.message}")
     print(f"  report: {folder / REPORT_FILE}")
 
 

@@ -40,7 +40,7 @@ class Prediction:
 
     Args:
         patient_id: the patient.
-        bundle: name, version, sha256, demonstration.
+        bundle: name, version, sha256, demonstration, calibrated.
         landmark: ISO date of the latest exam.
         horizon_months: of the diagnosis.
         risk: mean of the members' probabilities, then calibrated, 0–1.

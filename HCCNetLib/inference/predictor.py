@@ -22,7 +22,7 @@ from HCCNetLib.inference.attention import attention_rollout
 from HCCNetLib.inference.prediction import ExamResult, Prediction
 from HCCNetLib.models import HCCNet
 from HCCNetLib.preprocessing import PreparedExam, prepare_exam
-from HCCNetLib.readers import require_channels
+from HCCNetLib.readers import check_images, require_channels
 from HCCNetLib.records import Patient, Problem, Refusal, months_between
 from HCCNetLib.version import __version__
 
@@ -147,7 +147,7 @@ class Predictor:
         """Prepares a patient's exams for the networks."""
         description = self.bundle.description
         if not description.missing_channels:
-            require_channels(patient, description.channels)
+            require_channels(patient, description.channels)  # before the work rather than in the midst of it
         prepared = []
         for done, exam in enumerate(patient.exams):
             _tell(progress, "reading exams", done, len(patient.exams))
@@ -186,6 +186,8 @@ class Predictor:
         except torch.cuda.OutOfMemoryError as error:
             message = "The GPU's memory does not suffice. Close other programs that use it, or say --device cpu."
             raise Refusal("out_of_memory", message) from error
+        if not np.isfinite(probabilities).all():
+            raise Refusal("not_finite", "A network's output is not a number: the bundle's weights can't be used.")
         _tell(progress, "predicting", count, count)
         return self._assemble(patient, prepared, np.stack(probabilities), np.mean(attentions, axis=0), watch)
 
@@ -237,6 +239,7 @@ class Predictor:
                 "version": description.version,
                 "sha256": self.bundle.sha256,
                 "demonstration": description.demonstration,
+                "calibrated": description.calibration is not None,
             },
             landmark=patient.landmark.date.isoformat(),
             horizon_months=description.horizon_months,
@@ -266,8 +269,9 @@ class Predictor:
                 "balanced classes pushes up. Compare it between patients; don't read it as a probability."
             )
             warnings.append(Problem("not_calibrated", message))
+        warnings += patient.problems
         for exam, ready in zip(patient.exams, prepared, strict=True):
-            warnings += [*exam.problems, *ready.problems]
+            warnings += [*exam.problems, *check_images(exam, description.channels), *ready.problems]
             absent = [channel for channel in description.channels if channel not in exam.images]
             if absent:
                 message = f"{', '.join(absent)} missing; the networks were trained for that and read zeros instead."

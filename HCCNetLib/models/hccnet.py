@@ -43,6 +43,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.version not in ("v1", "v2"):
             raise ValueError(f"block version {self.version!r} is neither v1 nor v2")
+        whole = (self.channels, self.layers, *self.depths, *self.dims)
+        if any(type(n) is not int for n in whole):
+            raise ValueError("channels, depths, dims and layers must be whole numbers")
+        rates = (self.dropout, self.drop_path_rate, self.eps)
+        if any(type(r) not in (int, float) or not 0 <= r < 1 for r in rates) or not self.eps > 0:
+            raise ValueError("dropout and drop_path_rate must be at least 0, eps above 0, and all below 1")
         if (
             len(self.depths) != 4
             or len(self.dims) != 4

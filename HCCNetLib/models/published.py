@@ -44,11 +44,13 @@ def convert_state_dict(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         Refusal: a name that the published classifier does not have.
     """
-    converted = {}
+    converted: dict[str, Tensor] = {}
     unknown = []
     for name, tensor in published.items():
         bare = _strip(name)
         new_name = next((p.sub(r, bare) for p, r in _RULES if p.fullmatch(bare)), None)
+        if new_name is not None and new_name in converted:
+            raise Refusal("foreign_checkpoint", f"The checkpoint holds {bare} twice. Save its state dict alone.")
         if new_name is not None:
             flat = new_name == "cls_token" or ".grn." in new_name
             converted[new_name] = tensor.flatten() if flat else tensor

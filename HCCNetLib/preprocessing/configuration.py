@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Triple = tuple[float, float, float]
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -47,22 +52,46 @@ class PreprocessingConfig:
     channel_sd: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if sorted(self.orientation) not in [
             sorted(o) for o in ("RAS", "LAS", "RPS", "LPS", "RAI", "LAI", "RPI", "LPI")
         ]:
             raise ValueError(f"orientation {self.orientation!r} is not three patient directions")
         if not 0 < self.yeo_johnson_lambda < 2:
             raise ValueError("yeo_johnson_lambda must lie between 0 and 2")
-        if self.spacing_mm <= 0 or self.clip_mads <= 0:
-            raise ValueError("spacing_mm and clip_mads must be above 0")
-        if self.crop_voxels < 24:
-            raise ValueError("crop_voxels must be at least 24: the network divides each axis by 24")
+        if not 0.2 <= self.spacing_mm <= 20:
+            raise ValueError("spacing_mm must lie between 0.2 and 20")
+        if self.clip_mads <= 0:
+            raise ValueError("clip_mads must be above 0")
+        if not 24 <= self.crop_voxels <= 512:
+            raise ValueError("crop_voxels must lie between 24 (the network divides each axis by 24) and 512")
+        if min(*self.central_fraction, *self.liver_size) <= 0 or max(*self.central_fraction, *self.liver_size) > 1:
+            raise ValueError("central_fraction and liver_size must lie between 0 and 1")
         if self.statistics not in ("body_mask", "body_box"):
             raise ValueError("statistics must be body_mask or body_box")
         if (self.channel_mean is None) != (self.channel_sd is None):
             raise ValueError("channel_mean and channel_sd go together")
         if self.channel_sd is not None and min(self.channel_sd) <= 0:
             raise ValueError("channel_sd must be above 0")
+
+    def _check_kinds(self) -> None:
+        """Whatever stands in a bundle's JSON, numbers are finite numbers of the right kind here."""
+        lists = {"central_fraction": 3, "liver_centre": 3, "liver_size": 3, "channel_mean": None, "channel_sd": None}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name in lists:
+                length = lists[f.name]
+                right = value is None if length is None and value is None else isinstance(value, tuple)
+                right = right and (value is None or all(_is_number(v) for v in value))
+                right = right and (length is None or len(value) == length)
+            elif isinstance(f.default, str):
+                right = isinstance(value, str)
+            elif isinstance(f.default, int):
+                right = type(value) is int
+            else:
+                right = _is_number(value)
+            if not right:
+                raise ValueError(f"{f.name} is of a wrong kind, or not finite")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data for ``bundle.json``."""

@@ -67,8 +67,14 @@ class Window:
         return apply_affine(self.grid.affine, box_corners(low, high))
 
     @property
-    def read_fraction(self) -> float:
-        """The part of the grid that is read, 0–1."""
+    def read_grid(self) -> Grid:
+        """The grid of the part that is read."""
+        x, y, z = (s.stop - s.start for s in self.read)
+        return Grid((x, y, z), self.grid.affine @ translation([float(s.start) for s in self.read]))
+
+    @property
+    def filled_fraction(self) -> float:
+        """The part of the network's cube that is read from the images, 0–1; the rest is padding."""
         return float(np.prod([s.stop - s.start for s in self.read]) / np.prod(self.grid.shape))
 
     def fraction_inside(self, points: NDArray[np.float64]) -> float:
@@ -139,6 +145,7 @@ def place_window(reoriented: Grid, body: Body, config: PreprocessingConfig, live
         origin = _cube_start(low, high, config.crop_voxels)
     else:
         low, high = _extent(reoriented, body_affine, body_shape, liver)
+        _refuse_centre_outside(reoriented, liver)
         centre = world_to_index(body_affine, liver.centre[None])[0]
         origin = np.round(centre - (config.crop_voxels - 1) / 2).astype(int)
     shape = (config.crop_voxels,) * 3
@@ -148,12 +155,14 @@ def place_window(reoriented: Grid, body: Body, config: PreprocessingConfig, live
             np.clip(low - origin, 0, config.crop_voxels), np.clip(high - origin, 0, config.crop_voxels), strict=True
         )
     ]
-    if any(s.stop <= s.start for s in read):
-        raise Refusal(
-            "liver_outside",
-            "the given liver mask or box does not lie in the images. Check that it belongs to this exam.",
-        )
     return Window(Grid(shape, body_affine @ translation(origin.astype(np.float64))), (read[0], read[1], read[2]))
+
+
+def _refuse_centre_outside(grid: Grid, liver: LiverPlace) -> None:
+    index = world_to_index(grid.affine, liver.centre[None])[0]
+    if (index < -0.5).any() or (index > np.array(grid.shape) - 0.5).any():
+        message = "the given liver mask or box does not lie in the images. Check that it belongs to this exam."
+        raise Refusal("liver_outside", message)
 
 
 def _cube_start(low: NDArray[np.int_], high: NDArray[np.int_], crop: int) -> NDArray[np.int_]:
@@ -181,9 +190,13 @@ def locate_liver(mask: Image | None, box: Box | None) -> LiverPlace | None:
         Refusal: an empty mask.
     """
     if mask is not None:
-        index = np.argwhere(mask.read() > 0).astype(np.float64)
+        labels = mask.read()
+        index = np.argwhere(labels > 0).astype(np.float64)
         if not len(index):
             raise Refusal("empty_liver_mask", f"{mask.source} marks no voxel as liver.")
+        if labels.max() != labels[labels > 0].min():
+            message = f"{mask.source} holds several labels; which of them is the liver? Give a mask of the liver alone."
+            raise Refusal("several_labels", message)
         points = apply_affine(mask.grid.affine, index)
         return LiverPlace(points, points.mean(axis=0), is_mask=True)
     if box is None:

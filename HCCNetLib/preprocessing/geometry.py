@@ -76,14 +76,13 @@ def box_corners(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[
 
 def crop_for(
     data: NDArray[np.float32], affine: Affine, target: Grid, margin: int = SPLINE_MARGIN
-) -> tuple[NDArray[np.float32], Affine] | None:
-    """The part of an image that interpolation onto ``target`` touches, with its affine; None where they don't meet."""
+) -> tuple[NDArray[np.float32], Affine]:
+    """The part of an image that interpolation onto ``target`` touches, with its affine; at least one voxel."""
     last = np.array(target.shape, dtype=np.float64) - 1
     corners = apply_affine(np.linalg.inv(affine) @ target.affine, box_corners(np.zeros(3), last))
-    low = np.maximum(np.floor(corners.min(axis=0)).astype(int) - margin, 0)
-    high = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + margin + 1, data.shape)
-    if (high <= low).any():
-        return None
+    shape = np.array(data.shape)
+    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - margin, 0, shape - 1)
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + margin + 1, low + 1, shape)
     part = data[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
     return part, affine @ translation(low.astype(np.float64))
 

@@ -24,20 +24,10 @@ def map_to_exam(values: NDArray[np.float32], affine: Affine, prepared: PreparedE
     target = prepared.source_grid
     result = np.zeros(target.shape, dtype=np.float32)
     # Only the voxels of the exam that can lie in the field are worth interpolating.
-    inside = crop_for(result, target.affine, _read_grid(prepared), margin=1)
-    if inside is None:
-        return result
-    part, part_affine = inside
+    part, part_affine = crop_for(result, target.affine, prepared.window.read_grid, margin=1)
     grid = Grid((part.shape[0], part.shape[1], part.shape[2]), part_affine)
     part[...] = resample(values, affine, grid, order=1) * _in_field(grid, prepared)
     return result
-
-
-def _read_grid(prepared: PreparedExam) -> Grid:
-    start = np.eye(4)
-    start[:3, 3] = [s.start for s in prepared.window.read]
-    x, y, z = (s.stop - s.start for s in prepared.window.read)
-    return Grid((x, y, z), prepared.window.grid.affine @ start)
 
 
 def _in_field(grid: Grid, prepared: PreparedExam) -> NDArray[np.bool_]:

@@ -21,10 +21,12 @@ from HCCNetLib.preprocessing.configuration import PreprocessingConfig
 from HCCNetLib.preprocessing.field import Body, Window, find_body, locate_liver, place_window
 from HCCNetLib.preprocessing.geometry import Reorientation, apply_affine, crop_for, resample, world_to_index
 from HCCNetLib.preprocessing.intensity import ChannelStatistics, yeo_johnson
-from HCCNetLib.records import Exam, Grid, Problem, Refusal
+from HCCNetLib.readers import in_exam
+from HCCNetLib.records import Exam, Grid, Image, Problem, Refusal
 
 SMALLEST_BODY_MM = 100.0
 COARSE_SPACING_MM = 8.0
+LEAST_OVERLAP, FULL_OVERLAP = 0.5, 0.98
 LITTLE_LIVER = 0.9
 LITTLE_FIELD = 0.4
 CT_LIKE = -500.0  # MR magnitudes have no such values; air in CT has −1000
@@ -63,7 +65,7 @@ class PreparedExam:
                 "origin_mm": [round(float(v), 3) for v in origin],
             },
             "liver_fraction": self.liver_fraction,
-            "image_fraction": self.window.read_fraction,
+            "filled_fraction": self.window.filled_fraction,
         }
 
 
@@ -88,8 +90,7 @@ def prepare_exam(
     try:
         return _prepare(exam, channels, config, allow_missing)
     except Refusal as refusal:
-        message = refusal.message if exam.exam_id in refusal.message else f"Exam {exam.exam_id}: {refusal.message}"
-        raise Refusal(refusal.code, message, exam.exam_id) from refusal
+        raise in_exam(refusal, exam.exam_id) from refusal
 
 
 def _prepare(exam: Exam, channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool) -> PreparedExam:
@@ -100,7 +101,7 @@ def _prepare(exam: Exam, channels: Sequence[str], config: PreprocessingConfig, a
     first_image = exam.images[present[0]]
     first = Reorientation.towards(config.orientation, first_image.grid)
     problems: list[Problem] = []
-    raw = first_image.read()
+    raw = _read_picture(first_image)
     transformed = yeo_johnson(first.apply(raw), config.yeo_johnson_lambda)
     body = find_body(transformed, config)
     liver = locate_liver(exam.liver_mask, exam.liver_box)
@@ -110,9 +111,10 @@ def _prepare(exam: Exam, channels: Sequence[str], config: PreprocessingConfig, a
         image = exam.images[channel]
         reorientation = Reorientation.towards(config.orientation, image.grid)
         if channel != present[0]:
-            raw = image.read()
+            raw = _read_picture(image)
             transformed = yeo_johnson(reorientation.apply(raw), config.yeo_johnson_lambda)
         problems += _look_at_values(raw, image.source)
+        problems += _look_at_overlap(channel, reorientation.target, first.target, window)
         values = _body_values(transformed, reorientation.target, body, first.target, config)
         statistics = ChannelStatistics.of(values, config.clip_mads)
         if not statistics.sd > 0:
@@ -121,10 +123,22 @@ def _prepare(exam: Exam, channels: Sequence[str], config: PreprocessingConfig, a
         data[(index, *window.read)] = _interpolate(transformed, reorientation.target, statistics, window)
         if config.channel_mean is not None and config.channel_sd is not None:
             data[index] = (data[index] - config.channel_mean[index]) / config.channel_sd[index]
+    if not np.isfinite(data).all():
+        raise Refusal(
+            "implausible_values", "the prepared images are not finite: a channel has values that no scanner makes."
+        )
     liver_fraction = window.fraction_inside(liver.points) if liver is not None and liver.is_mask else None
     problems += _look_at_field(first.target, body, window, liver_fraction)
     tagged = tuple(Problem(p.code, p.message, exam.exam_id) for p in problems)
     return PreparedExam(exam.exam_id, data, window, first_image.grid, liver_fraction, tagged)
+
+
+def _read_picture(image: Image) -> NDArray[np.float32]:
+    data = image.read()
+    if data.min() == data.max():
+        message = f"{image.source} has the same value in every voxel: it holds no picture. Export it again."
+        raise Refusal("constant_image", message)
+    return data
 
 
 def _body_values(
@@ -146,17 +160,8 @@ def _interpolate(
     transformed: NDArray[np.float32], grid: Grid, statistics: ChannelStatistics, window: Window
 ) -> NDArray[np.float32]:
     """One cubic interpolation onto the part of the network's grid that is read."""
-    start = np.array([s.start for s in window.read], dtype=np.float64)
-    offset = np.eye(4)
-    offset[:3, 3] = start
-    x, y, z = (s.stop - s.start for s in window.read)
-    target = Grid((x, y, z), window.grid.affine @ offset)
-    part = crop_for(transformed, grid.affine, target)
-    if part is None:
-        raise Refusal(
-            "grids_differ", "a channel does not reach into the field of the first channel: not one patient space."
-        )
-    data, affine = part
+    target = window.read_grid
+    data, affine = crop_for(transformed, grid.affine, target)
     return resample(statistics.apply(data), affine, target, order=3)
 
 
@@ -165,6 +170,28 @@ def _look_at_values(raw: NDArray[np.float32], source: str) -> list[Problem]:
         return []
     message = f"{source} has values down to {raw.min():.0f}, as CT has and MR does not. Check that it is MR."
     return [Problem("looks_like_ct", message)]
+
+
+def _look_at_overlap(channel: str, grid: Grid, first: Grid, window: Window) -> list[Problem]:
+    """A channel on its own grid must reach over the field; beyond its edge there is nothing to interpolate."""
+    if grid.matches(first):
+        return []
+    field = window.read_grid
+    index = np.argwhere(np.ones(field.shape, dtype=bool)).astype(np.float64)
+    at = world_to_index(grid.affine, apply_affine(field.affine, index))
+    inside = float(((at >= -0.5) & (at <= np.array(grid.shape) - 0.5)).all(axis=1).mean())
+    if inside < LEAST_OVERLAP:
+        message = (
+            f"{channel} covers only {inside:.0%} of the field that is read of the first channel. Check that both are of one "
+            f"visit and one patient space."
+        )
+        raise Refusal("grids_differ", message)
+    if inside > FULL_OVERLAP:
+        return []
+    message = (
+        f"{channel} covers only {inside:.0%} of the field that is read; beyond its edge its last values are repeated."
+    )
+    return [Problem("partly_covered", message)]
 
 
 def _look_at_field(grid: Grid, body: Body, window: Window, liver_fraction: float | None) -> list[Problem]:
@@ -178,8 +205,10 @@ def _look_at_field(grid: Grid, body: Body, window: Window, liver_fraction: float
     if max(grid.spacing) > COARSE_SPACING_MM:
         message = f"Voxels are {max(grid.spacing):.3g} mm along one axis: small lesions can't be seen."
         problems.append(Problem("coarse_spacing", message))
-    if window.read_fraction < LITTLE_FIELD:
-        message = f"Only {window.read_fraction:.0%} of the network's cube holds the patient; the rest is padding."
+    if window.filled_fraction < LITTLE_FIELD:
+        message = (
+            f"Only {window.filled_fraction:.0%} of the network's cube is filled from the images; the rest is padding."
+        )
         problems.append(Problem("little_field", message))
     if liver_fraction is not None and liver_fraction < LITTLE_LIVER:
         problems.append(

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from HCCNetLib.readers.exams import ReadingOptions, describe_grid, orientation_letters, require_channels
-from HCCNetLib.readers.folders import is_patient_folder, read_cohort_folder, read_patient_folder, subfolders
-from HCCNetLib.readers.nifti import image_stem
+from HCCNetLib.readers.exams import (
+    ReadingOptions,
+    check_images,
+    describe_grid,
+    in_exam,
+    orientation_letters,
+    require_channels,
+)
+from HCCNetLib.readers.folders import (
+    entries,
+    holds_images,
+    is_patient_folder,
+    name_as_given,
+    read_cohort_folder,
+    read_patient_folder,
+    readable,
+)
 from HCCNetLib.readers.table import read_cohort_table
 from HCCNetLib.records import Cohort, Refusal
 
-__all__ = ["ReadingOptions", "describe_grid", "orientation_letters", "read_input", "require_channels"]
+__all__ = [
+    "ReadingOptions",
+    "check_images",
+    "describe_grid",
+    "in_exam",
+    "name_as_given",
+    "orientation_letters",
+    "read_input",
+    "require_channels",
+]
 
 _FORMS = (
     "a patient folder (one folder per exam named by its date, 2021-03-14 or 20210314, with one <channel>.nii.gz per "
@@ -31,10 +54,12 @@ def read_input(path: str | Path, options: ReadingOptions | None = None) -> Cohor
             read is refused as a whole; within a cohort, each patient alone.
     """
     path = Path(path)
+    if readable(path) != path.name:
+        raise Refusal("bad_name", f"The name {readable(path)} holds characters that can't be read. Rename it.")
     try:
         exists, is_folder = path.exists(), path.is_dir()
-    except PermissionError as error:
-        raise Refusal("no_permission", f"{path.name} can't be opened: no permission to read it.") from error
+    except OSError as error:
+        raise Refusal("no_permission", f"{path.name} can't be opened: {error.strerror}.") from error
     if not exists:
         raise Refusal("missing_input", f"The input {path} does not exist. Check the path.")
     if not is_folder:
@@ -51,11 +76,12 @@ def read_input(path: str | Path, options: ReadingOptions | None = None) -> Cohor
 
 def _what_is_there(folder: Path) -> str:
     """Says what was found instead, because the nearest mistake differs."""
-    if not any(folder.iterdir()):
+    found = entries(folder)
+    if not found:
         return f"The folder {folder.name} is empty."
-    if any(image_stem(p) is not None for p in folder.iterdir()):
+    if holds_images(p for p in found if p.is_file()):
         return f"The folder {folder.name} holds images but no folder named by a date: an exam without its date can't be used."
-    undated = [p.name for p in subfolders(folder) if any(image_stem(f) is not None for f in p.iterdir())]
+    undated = [p.name for p in found if p.is_dir() and holds_images(p.iterdir())]
     if undated:
         return f"The folder(s) {', '.join(undated[:5])} hold images but their names are no dates."
     return f"The folder {folder.name} holds no exam folder named by a date."

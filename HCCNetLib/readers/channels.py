@@ -38,6 +38,17 @@ def b_value_name(b_value: float) -> str:
     return f"DWI_b{b_value:g}"
 
 
+def b_value_of(name: str) -> float | None:
+    """The b-value (s/mm²) in a name like ``DWI_b50``, or None."""
+    match = _B_VALUE_NAME.fullmatch(name)
+    return float(match.group(1)) if match else None
+
+
+def is_channel_name(name: str) -> bool:
+    """Whether a name is a channel's, a published alias, or a b-value's."""
+    return name in CHANNELS or name in PUBLISHED_ALIASES or b_value_of(name) is not None
+
+
 def assign_channels(names: Iterable[str], where: str) -> tuple[dict[str, str], list[str], list[Problem]]:
     """Gives each name as found its canonical channel.
 
@@ -57,8 +68,8 @@ def assign_channels(names: Iterable[str], where: str) -> tuple[dict[str, str], l
     for name in names:
         if name in CHANNELS or name in PUBLISHED_ALIASES:
             assigned[name] = PUBLISHED_ALIASES.get(name, name)
-        elif match := _B_VALUE_NAME.fullmatch(name):
-            b_values[name] = float(match.group(1))
+        elif (b_value := b_value_of(name)) is not None:
+            b_values[name] = b_value
         else:
             unknown.append(name)
     nearby, far, problems = _assign_b_values(b_values, set(assigned.values()), where)
@@ -76,6 +87,7 @@ def _assign_b_values(
         for nominal, channel in B_VALUES.items()
         if abs(b_value - nominal) <= B_VALUE_TOLERANCE or (b_value < 1 and nominal == 0)
     )
+    _refuse_ties(pairs, b_values, taken, where)
     assigned: dict[str, str] = {}
     problems = []
     for distance, name, channel in pairs:
@@ -87,6 +99,19 @@ def _assign_b_values(
             message = f"{where}: {name} is used as {channel} (the nearest b-value within ±{B_VALUE_TOLERANCE:g} s/mm²)."
             problems.append(Problem("b_value_not_equal", message))
     return assigned, [name for name in b_values if name not in assigned], problems
+
+
+def _refuse_ties(pairs: list[tuple[float, str, str]], b_values: dict[str, float], taken: set[str], where: str) -> None:
+    """b100 and b200 are equally near to b150: which one is meant is not ours to guess."""
+    nearest: dict[str, list[tuple[float, str]]] = {}
+    for distance, name, channel in pairs:
+        if channel not in taken:
+            nearest.setdefault(channel, []).append((distance if b_values[name] >= 1 else 0.0, name))
+    for channel, candidates in nearest.items():
+        best = [name for distance, name in candidates if distance == candidates[0][0]]
+        if len(best) > 1:
+            message = f"{where}: {' and '.join(sorted(best))} are equally near to {channel}. Keep or rename one."
+            raise Refusal("channel_twice", message)
 
 
 def _refuse_two_names(assigned: dict[str, str], where: str) -> None:

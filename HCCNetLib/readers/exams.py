@@ -9,16 +9,20 @@ from pathlib import Path
 
 import nibabel as nib
 
-from HCCNetLib.readers.channels import assign_channels, b_value_name, suggest_channel
+from HCCNetLib.readers.channels import assign_channels, b_value_name, b_value_of, suggest_channel
 from HCCNetLib.readers.nifti import NiftiImage, image_stem, open_nifti, read_box
-from HCCNetLib.records import Exam, Grid, Image, Patient, Problem, Refusal
+from HCCNetLib.records import Box, Exam, Grid, Image, Patient, Problem, Refusal, names_exam
 
 LIVER_MASK, LIVER_BOX = "liver_mask", "liver_box"
+
+# De-identified data may carry shifted dates; beyond these nothing is a date of an MRI.
+FIRST_YEAR, LAST_YEAR = 1900, 2299
+FIRST_MRI = datetime.date(1980, 1, 1)
 
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A file of an exam: the name under which it was given (a channel, or channels joined by '+'), where, and for messages."""
+    """A file of an exam: the name it was given (a channel, or channels joined by '+'), where, and what to call it."""
 
     name: str
     path: Path
@@ -41,76 +45,104 @@ class ReadingOptions:
 def assemble_exam(
     exam_id: str, date: datetime.date, files: Sequence[NamedFile], options: ReadingOptions | None = None
 ) -> Exam:
-    """Makes an exam of its files: channels assigned, headers checked, grids compared; voxels are not read.
+    """Makes an exam of its files: every image gets its channel.
+
+    Headers and grids are checked by ``require_channels``, for the channels that a model reads; an image that it does not
+    read stops nobody.
 
     Raises:
-        Refusal: an image that can't be used, two images for one channel, grids that differ.
+        Refusal: two images for one channel, volumes without names, a box that is none, a date that can't be.
     """
     options = options or ReadingOptions()
     where = f"exam {exam_id}"
-    special = {f.name: f for f in files if f.name in (LIVER_MASK, LIVER_BOX)}
     try:
-        named, unknown, problems = _images_by_name([f for f in files if f.name not in special], where)
-        images = dict(sorted(named.items()))
-        problems += [problem for image in images.values() for problem in image.header_problems()]
-        problems += _check_one_space(images, where, options)
-        mask, box = special.get(LIVER_MASK), special.get(LIVER_BOX)
-        mask_image = NiftiImage(mask.path, mask.shown) if mask else None
-        if mask_image is not None:
-            _ = mask_image.grid  # an unreadable mask is refused now, not after half of the work
+        problems = _look_at_date(date)
+        masks, boxes = ([f for f in files if f.name == name] for name in (LIVER_MASK, LIVER_BOX))
+        for twice in (masks, boxes):
+            if len(twice) > 1:
+                names = " and ".join(f.shown for f in twice)
+                raise Refusal("liver_twice", f"{names} both say where the liver is. Keep the right one.")
+        images = _images_by_name([f for f in files if f.name not in (LIVER_MASK, LIVER_BOX)], where)
+        assigned, unknown, more = assign_channels(images, where)
         return Exam(
             exam_id=exam_id,
             date=date,
-            images=images,
-            liver_mask=mask_image,
-            liver_box=read_box(box.path, box.shown) if box else None,
-            problems=tuple(replace(p, exam_id=exam_id) for p in problems),
+            images=dict(sorted((channel, images[name]) for name, channel in assigned.items())),
+            liver_mask=NiftiImage(masks[0].path, masks[0].shown) if masks else None,
+            liver_box=read_box(boxes[0].path, boxes[0].shown) if boxes else None,
+            problems=tuple(replace(p, exam_id=exam_id) for p in [*problems, *more, *_not_used(unknown)]),
             unknown_files=tuple(unknown),
+            resample_channels=options.resample_channels,
         )
     except Refusal as refusal:
-        raise Refusal(refusal.code, _with_exam(refusal.message, exam_id), exam_id) from refusal
+        raise in_exam(refusal, exam_id) from refusal
 
 
-def _with_exam(message: str, exam_id: str) -> str:
-    return message if exam_id in message else f"Exam {exam_id}: {message}"
+def in_exam(refusal: Refusal, exam_id: str) -> Refusal:
+    """The refusal with its exam named."""
+    named = names_exam(refusal.message, exam_id)
+    message = refusal.message if named else f"Exam {exam_id}: {refusal.message}"
+    return Refusal(refusal.code, message, exam_id)
 
 
-def _images_by_name(files: Sequence[NamedFile], where: str) -> tuple[dict[str, NiftiImage], list[str], list[Problem]]:
+def _look_at_date(date: datetime.date) -> list[Problem]:
+    if not FIRST_YEAR <= date.year <= LAST_YEAR:
+        raise Refusal("implausible_date", f"{date.isoformat()} can't be the date of an exam. Correct it.")
+    tomorrow = datetime.date.today() + datetime.timedelta(days=1)
+    if FIRST_MRI <= date <= tomorrow:
+        return []
+    message = (
+        f"{date.isoformat()} is {'before there was MRI' if date < FIRST_MRI else 'in the future'}. Check the date."
+    )
+    return [Problem("implausible_date", message)]
+
+
+def _not_used(unknown: Sequence[str]) -> list[Problem]:
+    if not unknown:
+        return []
+    hints = ", ".join(_with_hint(name, (LIVER_MASK,)) for name in unknown)
+    return [Problem("images_not_used", f"not understood and not used: {hints}.")]
+
+
+def _with_hint(name: str, also: Sequence[str] = (), channels: Sequence[str] | None = None) -> str:
+    close = suggest_channel(name, also) if channels is None else suggest_channel(name, channels)
+    return f"{name} (did you mean {close}?)" if close else name
+
+
+def _images_by_name(files: Sequence[NamedFile], where: str) -> dict[str, NiftiImage]:
     images: dict[str, NiftiImage] = {}
     for file in files:
         for name, image in _split_volumes(file):
             if name in images:
                 raise Refusal("channel_twice", f"{where}: {name} is there twice ({image.source}). Keep the right one.")
             images[name] = image
-    assigned, unknown, problems = assign_channels(images, where)
-    return {channel: images[name] for name, channel in assigned.items()}, unknown, problems
+    return images
 
 
 def _split_volumes(file: NamedFile) -> list[tuple[str, NiftiImage]]:
     """A 4D file gives one image per named volume: names joined by '+', or b-values in a .bval file beside it."""
-    names = _volume_names(file)
+    names = file.name.split("+") if "+" in file.name else _names_by_b_value(file)
     if names is None:
         return [(file.name, NiftiImage(file.path, file.shown))]
-    header = open_nifti(file.path, file.shown)
-    count = int(header.shape[3]) if len(header.shape) > 3 else 1
-    if len(header.shape) != 4 or count != len(names):
+    shape = open_nifti(file.path, file.shown).shape
+    count = int(shape[3]) if len(shape) > 3 else 1
+    if len(shape) != 4 or count != len(names):
         message = f"{file.shown} has {count} volume(s), but {len(names)} are named ({', '.join(names)})."
         raise Refusal("volumes_and_names_differ", message)
     return [(name, NiftiImage(file.path, file.shown, volume)) for volume, name in enumerate(names)]
 
 
-def _volume_names(file: NamedFile) -> list[str] | None:
-    if "+" in file.name:
-        return file.name.split("+")
-    stem = image_stem(file.path)
-    b_values = file.path.with_name(f"{stem}.bval")
-    if stem is None or not b_values.is_file() or len(open_nifti(file.path, file.shown).shape) < 4:
+def _names_by_b_value(file: NamedFile) -> list[str] | None:
+    """Names of a 4D file's volumes from its .bval file; of a 3D file that file is only compared with the name."""
+    values = _b_values_beside(file)
+    if values is None:
         return None
-    try:
-        values = [float(v) for v in b_values.read_text(encoding="utf-8").split()]
-    except (OSError, ValueError) as error:
-        message = f"The .bval file beside {file.shown} can't be read as b-values."
-        raise Refusal("bad_b_values", message) from error
+    if len(open_nifti(file.path, file.shown).shape) < 4:
+        named = b_value_of(file.name)
+        if named is not None and len(values) == 1 and abs(named - values[0]) > 1:
+            message = f"{file.shown} is named b{named:g}, but the .bval file beside it says {values[0]:g}. Correct one."
+            raise Refusal("b_values_differ", message)
+        return None
     names = [b_value_name(0.0 if value < 1 else value) for value in values]
     if len(set(names)) < len(names):
         message = (
@@ -121,7 +153,127 @@ def _volume_names(file: NamedFile) -> list[str] | None:
     return names
 
 
-def _check_one_space(images: Mapping[str, Image], where: str, options: ReadingOptions) -> list[Problem]:
+def _b_values_beside(file: NamedFile) -> list[float] | None:
+    stem = image_stem(file.path)
+    if stem is None:
+        return None
+    try:
+        text = file.path.with_name(f"{stem}.bval").read_text(encoding="utf-8")
+        values = [float(v) for v in text.split()]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise Refusal("bad_b_values", f"The .bval file beside {file.shown} can't be read as b-values.") from error
+    if any(not 0 <= value < 1e5 for value in values):
+        raise Refusal("bad_b_values", f"The .bval file beside {file.shown} holds values that are no b-values.")
+    return values
+
+
+def assemble_patient(
+    patient_id: str,
+    exams: Sequence[Exam],
+    options: ReadingOptions | None = None,
+    problems: Sequence[Problem] = (),
+) -> Patient:
+    """Puts exams in the order of their dates; two of one day are refused, or merged where that was allowed."""
+    options = options or ReadingOptions()
+    by_date: dict[datetime.date, list[Exam]] = {}
+    for exam in exams:
+        by_date.setdefault(exam.date, []).append(exam)
+    for date, same_day in by_date.items():
+        if len(same_day) > 1 and not options.merge_same_day:
+            names = " and ".join(sorted(exam.exam_id for exam in same_day))
+            message = (
+                f"{names} are of one day ({date.isoformat()}). If they are one exam, say --merge-same-day; else correct "
+                f"the dates."
+            )
+            raise Refusal("two_exams_one_day", message)
+    return Patient(patient_id, tuple(_merge(by_date[date]) for date in sorted(by_date)), tuple(problems))
+
+
+def _merge(same_day: Sequence[Exam]) -> Exam:
+    """One exam of several folders of one day; never chooses between two images or two livers."""
+    if len(same_day) == 1:
+        return same_day[0]
+    first, *others = sorted(same_day, key=lambda exam: exam.exam_id)
+    images = dict(first.images)
+    for exam in others:
+        if twice := sorted(images.keys() & exam.images.keys()):
+            message = (
+                f"{first.exam_id} and {exam.exam_id} are of one day and both hold {', '.join(twice)}: not one exam."
+            )
+            raise Refusal("channel_twice", message, first.exam_id)
+        images |= exam.images
+    names = " and ".join(exam.exam_id for exam in (first, *others))
+    merged = Problem("same_day_merged", f"{names} were read as one exam, as asked.", first.exam_id)
+    masks: list[Image] = [e.liver_mask for e in same_day if e.liver_mask is not None]
+    boxes: list[Box] = [e.liver_box for e in same_day if e.liver_box is not None]
+    if len(masks) > 1 or len(boxes) > 1:
+        message = f"{names} are of one day and several say where the liver is. Keep the right one."
+        raise Refusal("liver_twice", message, first.exam_id)
+    return replace(
+        first,
+        images=dict(sorted(images.items())),
+        liver_mask=masks[0] if masks else None,
+        liver_box=boxes[0] if boxes else None,
+        problems=(*(p for e in (first, *others) for p in e.problems), merged),
+        unknown_files=tuple(name for e in (first, *others) for name in e.unknown_files),
+    )
+
+
+# ---------------------------------------------------------------- what a model needs
+
+
+def require_channels(patient: Patient, channels: Sequence[str]) -> list[Problem]:
+    """Checks that every exam has the channels that a model reads, with usable headers, on one grid.
+
+    Returns:
+        What is odd and yet usable.
+
+    Raises:
+        Refusal: code ``missing_channel`` names every exam and channel that is missing; else the first image that
+            can't be used, or ``grids_differ``.
+    """
+    _refuse_missing(patient, channels)
+    return [problem for exam in patient.exams for problem in check_images(exam, channels)]
+
+
+def check_images(exam: Exam, channels: Sequence[str]) -> list[Problem]:
+    """Checks headers and grids of those of ``channels`` that an exam has, and of its liver mask.
+
+    Raises:
+        Refusal: an image can't be used, or channels lie on different grids and that was not allowed.
+    """
+    images = {channel: exam.images[channel] for channel in channels if channel in exam.images}
+    try:
+        problems = [problem for image in images.values() for problem in image.header_problems()]
+        if exam.liver_mask is not None:
+            problems += exam.liver_mask.header_problems()
+        problems += _check_one_grid(images, exam)
+    except Refusal as refusal:
+        raise in_exam(refusal, exam.exam_id) from refusal
+    return [replace(problem, exam_id=exam.exam_id) for problem in problems]
+
+
+def _refuse_missing(patient: Patient, channels: Sequence[str]) -> None:
+    sentences = []
+    exam_ids = []
+    for exam in patient.exams:
+        missing = [channel for channel in channels if channel not in exam.images]
+        if not missing:
+            continue
+        exam_ids.append(exam.exam_id)
+        there = ", ".join(exam.images) or "no known channel"
+        sentence = f"exam {exam.exam_id} lacks {', '.join(missing)} (it has {there})"
+        hints = [_with_hint(name, channels=missing) for name in exam.unknown_files]
+        sentences.append(sentence + (f"; not understood: {', '.join(hints)}" if hints else ""))
+    if sentences:
+        advice = "Add or rename the files, leave the exam out, or use a bundle for the channels that are there."
+        message = f"{'; '.join(sentences)}. The model needs {', '.join(channels)} in every exam. {advice}"
+        raise Refusal("missing_channel", message[0].upper() + message[1:], exam_ids[0])
+
+
+def _check_one_grid(images: Mapping[str, Image], exam: Exam) -> list[Problem]:
     if not images:
         return []
     first, *others = images
@@ -129,15 +281,13 @@ def _check_one_space(images: Mapping[str, Image], where: str, options: ReadingOp
     if not differing:
         return []
     grids = "; ".join(f"{name}: {describe_grid(images[name].grid)}" for name in (first, *differing))
-    if not options.resample_channels:
+    if not exam.resample_channels:
         message = (
-            f"{where}: the channels do not lie on one grid ({grids}). Check that they are one visit; if they share one "
-            f"patient space, --resample-channels brings them onto the first channel's grid."
+            f"exam {exam.exam_id}: the channels do not lie on one grid ({grids}). Check that they are one visit; if they "
+            f"share one patient space, --resample-channels brings them onto the first channel's grid."
         )
         raise Refusal("grids_differ", message)
-    message = (
-        f"{where}: channels were resampled onto one grid as asked ({grids}); they are not registered to each other."
-    )
+    message = f"channels were resampled onto one grid as asked ({grids}); they are not registered to each other."
     return [Problem("channels_resampled", message)]
 
 
@@ -152,73 +302,3 @@ def describe_grid(grid: Grid) -> str:
 def orientation_letters(grid: Grid) -> str:
     """The patient direction towards which each voxel axis runs, e.g. ``LPS``."""
     return "".join(str(code) for code in nib.aff2axcodes(grid.affine))
-
-
-def assemble_patient(patient_id: str, exams: Sequence[Exam], options: ReadingOptions | None = None) -> Patient:
-    """Puts exams in the order of their dates; two of one day are refused, or merged where that was allowed."""
-    options = options or ReadingOptions()
-    by_date: dict[datetime.date, list[Exam]] = {}
-    for exam in exams:
-        by_date.setdefault(exam.date, []).append(exam)
-    for date, same_day in by_date.items():
-        if len(same_day) > 1 and not options.merge_same_day:
-            names = " and ".join(sorted(exam.exam_id for exam in same_day))
-            message = (
-                f"{names} are of one day ({date.isoformat()}). If they are one exam, say --merge-same-day; else correct "
-                f"the dates."
-            )
-            raise Refusal("two_exams_one_day", message)
-    ordered = [_merge(by_date[date], options) for date in sorted(by_date)]
-    return Patient(patient_id, tuple(ordered))
-
-
-def _merge(same_day: Sequence[Exam], options: ReadingOptions) -> Exam:
-    if len(same_day) == 1:
-        return same_day[0]
-    first, *others = sorted(same_day, key=lambda exam: exam.exam_id)
-    images = dict(first.images)
-    for exam in others:
-        if twice := sorted(images.keys() & exam.images.keys()):
-            message = (
-                f"{first.exam_id} and {exam.exam_id} are of one day and both hold {', '.join(twice)}: not one exam."
-            )
-            raise Refusal("channel_twice", message, first.exam_id)
-        images |= exam.images
-    names = " and ".join(exam.exam_id for exam in (first, *others))
-    merged = Problem("same_day_merged", f"{names} were read as one exam, as asked.", first.exam_id)
-    space = _check_one_space(images, f"exam {first.exam_id}", options)
-    return replace(
-        first,
-        images=dict(sorted(images.items())),
-        liver_mask=next((e.liver_mask for e in (first, *others) if e.liver_mask is not None), None),
-        liver_box=next((e.liver_box for e in (first, *others) if e.liver_box is not None), None),
-        problems=(*(p for e in (first, *others) for p in e.problems), merged, *space),
-        unknown_files=tuple(name for e in (first, *others) for name in e.unknown_files),
-    )
-
-
-def require_channels(patient: Patient, channels: Sequence[str]) -> None:
-    """Refuses a patient of whom an exam lacks a channel; names every such exam and every such channel.
-
-    Raises:
-        Refusal: code ``missing_channel``.
-    """
-    sentences = []
-    exam_ids = []
-    for exam in patient.exams:
-        missing = [channel for channel in channels if channel not in exam.images]
-        if not missing:
-            continue
-        exam_ids.append(exam.exam_id)
-        sentence = (
-            f"exam {exam.exam_id} lacks {', '.join(missing)} (it has {', '.join(exam.images) or 'no known channel'})"
-        )
-        hints = [
-            f"{name} (did you mean {close}?)" if (close := suggest_channel(name, missing)) else name
-            for name in exam.unknown_files
-        ]
-        sentences.append(sentence + (f"; not understood: {', '.join(hints)}" if hints else ""))
-    if sentences:
-        advice = "Add or rename the files, leave the exam out, or use a bundle for the channels that are there."
-        message = f"{'; '.join(sentences)}. The model needs {', '.join(channels)} in every exam. {advice}"
-        raise Refusal("missing_channel", message[0].upper() + message[1:], exam_ids[0])

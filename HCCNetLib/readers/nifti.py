@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from HCCNetLib.records import Affine, Box, Grid, Problem, Refusal
@@ -22,7 +23,12 @@ SUFFIXES = (".nii.gz", ".nii")
 # Beyond these a header is taken to be wrong rather than the scanner to be special.
 SMALLEST_SPACING_MM, LARGEST_SPACING_MM = 0.2, 20.0
 LARGEST_SHEAR = 0.01  # |cosine| between two voxel axes
+SMALLEST_LIVER_MM, LARGEST_LIVER_MM = 20.0, 500.0
+LARGEST_VALUE = 1e9  # beyond any scanner's; squared it would overflow
 LARGEST_DISAGREEMENT_MM = 1.0  # between the header's two orientations, at the image's corners
+
+
+_DAMAGED = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError, MemoryError)
 
 
 def image_stem(path: Path) -> str | None:
@@ -68,8 +74,14 @@ class NiftiImage:
         header = open_nifti(self.path, self.shown).header
         if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
             return []
-        sform, qform = header.get_sform(), header.get_qform()
-        if Grid(grid.shape, sform).matches(Grid(grid.shape, qform), LARGEST_DISAGREEMENT_MM):
+        try:
+            qform = header.get_qform()
+        except (ValueError, HeaderDataError):  # a quaternion that rounding made longer than 1
+            message = (
+                f"{self.shown}: of the header's two orientations one (qform) is damaged; the other (sform) is used."
+            )
+            return [Problem("orientation_conflict", message)]
+        if Grid(grid.shape, header.get_sform()).matches(Grid(grid.shape, qform), LARGEST_DISAGREEMENT_MM):
             return []
         message = (
             f"{self.shown}: the header holds two orientations (sform and qform) that differ by more than "
@@ -81,17 +93,17 @@ class NiftiImage:
         """Voxels (X, Y, Z), slope and intercept applied.
 
         Raises:
-            Refusal: truncated, unreadable, not finite, or constant.
+            Refusal: truncated, unreadable, not finite, or beyond what a scanner makes.
         """
         grid = self.grid
         try:
             image = _open_checked(self.path)
             proxy = image.dataobj if self.volume is None else image.dataobj[..., self.volume]
             data = np.asarray(proxy, dtype=np.float32).reshape(grid.shape)
-        except (OSError, EOFError, zlib.error, ValueError) as error:
+        except _DAMAGED as error:
             message = f"{self.source} is damaged or incomplete: its voxels can't be read. Export it again."
             raise Refusal("unreadable_file", message) from error
-        refuse_unusable_voxels(data, self.source)
+        _refuse_unusable_voxels(data, self.source)
         return data
 
 
@@ -117,7 +129,7 @@ def open_nifti(path: Path, shown: str) -> Any:
         raise Refusal("missing_file", f"{shown} does not exist. Check the name and the folder.") from error
     except PermissionError as error:
         raise Refusal("no_permission", f"{shown} can't be opened: no permission to read it.") from error
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+    except _DAMAGED as error:
         message = f"{shown} is not a readable NIfTI file: damaged, incomplete, or of another format. Export it again."
         raise Refusal("unreadable_file", message) from error
     if not isinstance(image, nib.Nifti1Pair):
@@ -178,34 +190,43 @@ def _refuse_impossible_affine(affine: Affine, shown: str) -> None:
         raise Refusal("sheared_grid", message)
 
 
-def refuse_unusable_voxels(data: NDArray[np.float32], source: str) -> None:
-    """Refuses NaN, infinity and constant images: no statistic of them means anything."""
+def _refuse_unusable_voxels(data: NDArray[np.float32], source: str) -> None:
+    """Refuses NaN, infinity and values that no scanner makes: no statistic of them means anything."""
     finite = np.isfinite(data)
     if not finite.all():
         count = int(data.size - finite.sum())
         message = f"{source} has {count} voxels that are not numbers (NaN or infinite). Export it again or repair it."
         raise Refusal("not_finite", message)
-    if data.min() == data.max():
-        raise Refusal(
-            "constant_image", f"{source} has the same value in every voxel: it holds no picture. Export it again."
-        )
+    if np.abs(data).max() > LARGEST_VALUE:
+        message = f"{source} has values beyond ±{LARGEST_VALUE:g}, which no scanner makes. Export it again."
+        raise Refusal("implausible_values", message)
 
 
 def read_box(path: Path, shown: str) -> Box:
     """A box around the liver from a JSON file: ``{"low_mm": [x, y, z], "high_mm": [x, y, z]}``, RAS+ millimetres."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        low, high = (tuple(float(v) for v in content[key]) for key in ("low_mm", "high_mm"))
-        valid = len(low) == 3 == len(high) and all(a < b for a, b in zip(low, high, strict=True))
+        low, high = _corner(content["low_mm"]), _corner(content["high_mm"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _bad_box(shown) from error
-    if not valid or not np.isfinite([*low, *high]).all():
-        raise _bad_box(shown)
-    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    edges = [b - a for a, b in zip(low, high, strict=True)]
+    if min(edges) < SMALLEST_LIVER_MM or max(edges) > LARGEST_LIVER_MM:
+        text = " × ".join(f"{edge:.3g}" for edge in edges)
+        message = (
+            f"{shown}: a box of {text} mm can't hold a liver (expected {SMALLEST_LIVER_MM:g} to {LARGEST_LIVER_MM:g} mm; "
+            f"low_mm must be below high_mm)."
+        )
+        raise Refusal("bad_box", message)
+    return Box(low, high)
+
+
+def _corner(values: Any) -> tuple[float, float, float]:
+    if not isinstance(values, list) or not all(type(v) in (int, float) and np.isfinite(v) for v in values):
+        raise TypeError("not a list of numbers")
+    x, y, z = values
+    return float(x), float(y), float(z)
 
 
 def _bad_box(shown: str) -> Refusal:
-    message = (
-        f'{shown} is not a box: expected {{"low_mm": [x, y, z], "high_mm": [x, y, z]}} in RAS millimetres, low < high.'
-    )
+    message = f'{shown} is not a box: expected {{"low_mm": [x, y, z], "high_mm": [x, y, z]}} in RAS millimetres.'
     return Refusal("bad_box", message)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HCCNetLib.readers.dates import parse_date
 from HCCNetLib.readers.rows import read_rows
-from HCCNetLib.records import Outcome, Refusal
+from HCCNetLib.records import Outcome, Patient, Problem, Refusal
 
 OUTCOMES_FILE = "outcomes.csv"
 _COLUMNS = ("patient_id", "diagnosis_date", "last_seen_date")
@@ -28,5 +30,48 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
         last_seen = parse_date(row["last_seen_date"])
         if last_seen is None or (row["diagnosis_date"] and diagnosis is None):
             raise Refusal("bad_date", f"{where}: dates must be written 2021-03-14 (diagnosis_date may be empty).")
+        if diagnosis is not None and last_seen < diagnosis:
+            raise Refusal("bad_date", f"{where}: last_seen_date lies before diagnosis_date.")
         outcomes[patient_id] = Outcome(patient_id, diagnosis, last_seen)
     return outcomes
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The outcomes beside a cohort, as far as they can be used.
+
+    Args:
+        of: patient id → outcome.
+        refused: why there are none though there is a file.
+        problems: what is odd about them.
+    """
+
+    of: Mapping[str, Outcome]
+    refused: Refusal | None
+    problems: tuple[Problem, ...]
+
+
+def outcomes_beside(file: Path, patient_ids: Sequence[str]) -> Outcomes:
+    """Reads a cohort's outcomes. Prediction does not need them, so what is wrong with them stops nobody here."""
+    if not file.is_file():
+        return Outcomes({}, None, ())
+    try:
+        outcomes = read_outcomes(file)
+    except Refusal as refusal:
+        message = f"{refusal.message} Prediction does not need the outcomes; training and evaluation do."
+        return Outcomes({}, refusal, (Problem(refusal.code, message),))
+    strangers = len(set(outcomes) - set(patient_ids))
+    if not strangers:
+        return Outcomes(outcomes, None, ())
+    # Most often a patient id spelt in two ways.
+    message = f"{strangers} patient(s) in the outcomes have no exams here. Check how their ids are spelt."
+    return Outcomes(outcomes, None, (Problem("outcomes_without_exams", message),))
+
+
+def with_outcome(patient: Patient, outcomes: Mapping[str, Outcome]) -> Patient:
+    """The patient, with a problem where the diagnosis was known by the latest exam: then there is no risk left."""
+    outcome = outcomes.get(patient.patient_id)
+    if outcome is None or outcome.diagnosis_date is None or outcome.diagnosis_date > patient.landmark.date:
+        return patient
+    message = "The outcomes name a diagnosis on or before the latest exam: the risk of a future one has no meaning."
+    return replace(patient, problems=(*patient.problems, Problem("diagnosed_before", message)))

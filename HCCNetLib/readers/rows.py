@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from HCCNetLib.records import Refusal
 
@@ -16,7 +18,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
     tab those of a .tsv.
 
     Raises:
-        Refusal: unreadable, a required column is missing, a row with too many cells, no row at all.
+        Refusal: unreadable, a required column is missing, a row with too many cells, a cell over several lines, no row.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -24,27 +26,43 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
         raise Refusal("no_permission", f"{path.name} can't be opened: no permission to read it.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal("unreadable_file", f"{path.name} can't be read as UTF-8 text. Save it as CSV UTF-8.") from error
-    lines = text.splitlines()
-    header = lines[0] if lines else ""
+    header = text.split("\n", 1)[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in header and ";" in header else ","
-    reader = csv.DictReader(lines, delimiter=delimiter, restkey="", restval="")
-    columns = [name.strip() for name in reader.fieldnames or []]
-    reader.fieldnames = columns
-    missing = [name for name in required if name not in columns]
-    if missing:
-        message = f"{path.name} lacks the column(s) {', '.join(missing)}; it has: {', '.join(columns) or 'none'}."
-        raise Refusal("missing_column", message)
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
-    if twice:
-        raise Refusal("column_twice", f"{path.name} has the column(s) {', '.join(twice)} twice.")
-    rows = []
-    for row in reader:
-        if "" in row and any(row[""]) and "" not in columns:
-            message = f"{path.name}, row {reader.line_num} has more cells than the header. Quote cells that hold a '{delimiter}'."
-            raise Refusal("too_many_cells", message)
-        cells = {name: value.strip() for name, value in row.items() if name}
-        if any(cells.values()):
-            rows.append((reader.line_num, cells))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", restval="", strict=True)
+    try:
+        reader.fieldnames = _columns(reader.fieldnames or [], required, path.name)
+        rows = [(reader.line_num, _cells(row, path.name, reader.line_num, delimiter)) for row in reader]
+    except csv.Error as error:
+        message = (
+            f"{path.name}, row {reader.line_num}: not a table ({error}). Look for a quotation mark without its partner."
+        )
+        raise Refusal("bad_table", message) from error
+    rows = [(number, cells) for number, cells in rows if any(cells.values())]
     if not rows:
         raise Refusal("empty_table", f"{path.name} has no rows.")
     return rows
+
+
+def _columns(names: Sequence[str], required: Sequence[str], table: str) -> list[str]:
+    columns = [name.strip() for name in names]
+    missing = [name for name in required if name not in columns]
+    if missing:
+        message = f"{table} lacks the column(s) {', '.join(missing)}; it has: {', '.join(columns) or 'none'}."
+        raise Refusal("missing_column", message)
+    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+    if twice:
+        raise Refusal("column_twice", f"{table} has the column(s) {', '.join(twice)} twice.")
+    return columns
+
+
+def _cells(row: dict[str, Any], table: str, number: int, delimiter: str) -> dict[str, str]:
+    surplus = row.pop("", "")
+    if any(surplus):
+        message = f"{table}, row {number} has more cells than the header. Quote cells that hold a '{delimiter}'."
+        raise Refusal("too_many_cells", message)
+    cells = {name: value.strip() for name, value in row.items()}
+    if any("\n" in value or "\r" in value for value in cells.values()):
+        # A quotation mark without its partner swallows whole rows, that is exams, until the next one.
+        message = f"{table}: a cell that ends in row {number} goes over several lines. Look for a stray quotation mark."
+        raise Refusal("bad_table", message)
+    return cells

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from HCCNetLib.readers.channels import is_channel_name
 from HCCNetLib.readers.dates import parse_date
 from HCCNetLib.readers.exams import LIVER_BOX, LIVER_MASK, NamedFile, ReadingOptions, assemble_exam, assemble_patient
-from HCCNetLib.readers.folders import outcome_problems
-from HCCNetLib.readers.outcomes import OUTCOMES_FILE, read_outcomes
+from HCCNetLib.readers.nifti import SUFFIXES
+from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
 from HCCNetLib.readers.rows import read_rows
 from HCCNetLib.records import Cohort, Exam, Patient, Refusal
 
@@ -34,10 +35,15 @@ def read_cohort_table(path: Path, options: ReadingOptions | None = None) -> Coho
             patients.append(assemble_patient(patient_id, exams, options))
         except Refusal as refusal:
             refused[patient_id] = refusal
-    outcomes_file = path.with_name(OUTCOMES_FILE)
-    outcomes = read_outcomes(outcomes_file) if outcomes_file.is_file() else {}
-    problems = outcome_problems(list(outcomes), list(rows_of))
-    return Cohort(tuple(patients), refused, outcomes, tuple(problems), "cohort table")
+    outcomes = outcomes_beside(path.with_name(OUTCOMES_FILE), list(rows_of))
+    return Cohort(
+        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
+        refused=refused,
+        outcomes=outcomes.of,
+        outcomes_refused=outcomes.refused,
+        problems=outcomes.problems,
+        form="cohort table",
+    )
 
 
 def _read_exam(table: Path, number: int, row: dict[str, str], options: ReadingOptions | None) -> Exam:
@@ -49,14 +55,24 @@ def _read_exam(table: Path, number: int, row: dict[str, str], options: ReadingOp
     files = [
         NamedFile(column, table.parent / cell, f"{column} of row {number}")
         for column, cell in row.items()
-        if cell and column not in _COLUMNS and _is_image_column(column, cell)
+        if cell and column not in _COLUMNS and _is_image(column, cell, f"{column} of row {number}")
     ]
     return assemble_exam(exam_id, date, files, options)
 
 
-def _is_image_column(column: str, cell: str) -> bool:
-    """Other columns (age, sex, site) may stand in the table; a path to an image is an image whatever its column."""
-    return column in (LIVER_MASK, LIVER_BOX) or cell.lower().endswith((".nii", ".nii.gz"))
+def _is_image(column: str, cell: str, shown: str) -> bool:
+    """Whether a cell names an image; other columns (age, sex, site) may stand in the table.
+
+    Raises:
+        Refusal: a channel's cell that is no path to a NIfTI image.
+    """
+    if column == LIVER_BOX:
+        return True
+    is_nifti = cell.lower().endswith(SUFFIXES)
+    expected = column == LIVER_MASK or all(is_channel_name(name) for name in column.split("+"))
+    if expected and not is_nifti:
+        raise Refusal("not_nifti", f"{shown} is no .nii or .nii.gz file. Convert it first, or leave the cell empty.")
+    return is_nifti
 
 
 def _refuse_same_name(exams: list[Exam]) -> None:

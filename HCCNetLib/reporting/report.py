@@ -125,10 +125,18 @@ def _result(result: Mapping[str, Any]) -> str:
         f"of a diagnosis of hepatocellular carcinoma within {_text(result['horizon_months'])} months after "
         f"{_text(result['landmark'])}"
     )
+    kind = "estimated risk" if result["bundle"]["calibrated"] else "network output, not calibrated, for the risk"
     between = f"{percent(spread['low'])} to {percent(spread['high'])}"
+    figures = (
+        (
+            ("Risk, calibrated", percent(result["risk"])),
+            ("Risk before calibration", percent(result["risk_uncalibrated"])),
+        )
+        if result["bundle"]["calibrated"]
+        else (("Mean output of the networks, not calibrated", percent(result["risk"])),)
+    )
     rows = _rows(
-        ("Risk, calibrated", percent(result["risk"])),
-        ("Risk before calibration", percent(result["risk_uncalibrated"])),
+        *figures,
         (f"Smallest to largest of {count} members", between),
         ("Standard deviation of the members", f"{100 * spread['sd']:.1f} percentage points"),
     )
@@ -140,7 +148,7 @@ def _result(result: Mapping[str, Any]) -> str:
     else:
         head = (
             f'<div class="risk"><span class="figure">{percent(result["risk"])}</span>'
-            f'<span class="of">estimated risk {of}<br><b>{between}</b> from the smallest to the largest of '
+            f'<span class="of">{kind} {of}<br><b>{between}</b> from the smallest to the largest of '
             f"{count} members</span></div>"
         )
     strip = dot_strip(result["members"], None if _is_demonstration(result) else result["risk"])
@@ -174,21 +182,21 @@ def _table(result: Mapping[str, Any]) -> str:
     """A line per exam."""
     names = (
         *("Exam", "Date", "Months before", "Attention", "Risk without it"),
-        *("Liver inside the field", "Field inside the image"),
+        *("Liver inside the field", "Cube filled"),
     )
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     lines = "".join(
         f'<tr><th scope="row">{_text(exam["exam_id"])}</th><td>{_text(exam["date"])}</td>'
         f"<td>{decimals(exam['months_before_landmark'], 1)}</td><td>{decimals(exam['attention'])}</td>"
         f"<td>{percent(exam['risk_without'])}</td><td>{_fraction(exam['field']['liver_fraction'])}</td>"
-        f"<td>{_fraction(exam['field']['image_fraction'])}</td></tr>"
+        f"<td>{_fraction(exam['field']['filled_fraction'])}</td></tr>"
         for exam in result["exams"]
     )
     return (
         f'<section><table class="exams"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
         '<p class="note">Months before the latest exam. Attention: the share of each exam in what the model reads from '
         "the series, sum 1. Risk without it: the risk as of the latest exam had this exam not been made. The field is "
-        "the box that the model reads of an exam.</p></section>"
+        "the box that the model reads of an exam, at most its cube of input; the rest of the cube is padding.</p></section>"
     )
 
 
@@ -253,7 +261,7 @@ def _legend(picture: ExamPicture) -> str:
     """The colours' scale over mid-gray, and the field's line."""
     field = (
         '<span><svg class="key" viewBox="0 0 30 14"><rect class="backdrop" width="30" height="14"/><g class="field">'
-        '<path d="M0 7H30"/></g></svg> outline of the field read; it ends where the field leaves the image</span>'
+        '<path d="M0 7H30"/></g></svg> outline of the field that the model read</span>'
     )
     if picture.saliency is None:
         return f'<p class="legend">{field}</p>'

@@ -133,6 +133,32 @@ def test_what_file_managers_leave_behind_does_no_harm(copy: Path, demonstration:
             "a member needs a file members/NAME.safetensors",
         ),
         (lambda c: c["members"].clear(), "members must be listed"),
+        (lambda c: c.update(missing_channels="false"), "missing_channels must be true or false"),
+        (lambda c: c.update(name=3), "name must be text"),
+        (lambda c: c.update(version=[]), "version must be text"),
+        (lambda c: c.update(horizon_months=float("inf")), "horizon_months must be a finite number"),
+        (lambda c: c.update(channels="abcd"), "channels must be a list"),
+        (lambda c: c.update(channels=[1, 2, 3, 4]), "a channel must be text"),
+        (lambda c: c.update(members=3), "members must be a list"),
+        (lambda c: c.update(members=[3]), "bundle.json can't be used"),
+        (lambda c: c.update(model=[]), "bundle.json can't be used"),
+        (lambda c: c.update(operating_thresholds=[3]), "operating_thresholds must be a list of objects"),
+        (lambda c: c.update(training_data="x"), "training_data must be an object"),
+        (lambda c: c.update(calibration={"slope": -1, "intercept": 0}), "calibration.slope must be above 0"),
+        (lambda c: c.update(calibration={"slope": "x"}), "calibration.slope must be a finite number"),
+        (lambda c: c.update(calibration={"slope": 1, "intercept": float("nan")}), "calibration.intercept must be"),
+        (lambda c: c["model"].update(eps="x"), "eps above 0"),
+        (lambda c: c["model"].update(eps=-1), "eps above 0"),
+        (lambda c: c["model"].update(dropout=5), "all below 1"),
+        (lambda c: c["model"].update(layers=2.5), "must be whole numbers"),
+        (lambda c: c["model"].update(dims=[16, 32, 64, 100]), "must be a multiple of 128"),
+        (lambda c: c["preprocessing"].update(crop_voxels=72.5), "crop_voxels is of a wrong kind"),
+        (lambda c: c["preprocessing"].update(crop_voxels=10**7), "crop_voxels must lie between 24"),
+        (lambda c: c["preprocessing"].update(central_fraction=[1]), "central_fraction is of a wrong kind"),
+        (lambda c: c["preprocessing"].update(central_fraction=3), "central_fraction is of a wrong kind"),
+        (lambda c: c["preprocessing"].update(spacing_mm=float("nan")), "spacing_mm is of a wrong kind, or not finite"),
+        (lambda c: c["preprocessing"].update(spacing_mm=1e-9), "spacing_mm must lie between"),
+        (lambda c: c["preprocessing"].update(liver_min_voxels="a"), "liver_min_voxels is of a wrong kind"),
     ],
 )
 def test_a_description_that_cannot_be_trusted_is_refused(
@@ -245,6 +271,26 @@ def test_checkpoints_that_do_not_fit_are_refused_in_words(test_data: Path, tmp_p
     assert "lacks parts of the published network" in refusal_of(lambda: convert_checkpoints([part], out, OPTIONS))
     assert "does not exist" in refusal_of(lambda: convert_checkpoints([tmp_path / "no.pth"], out, OPTIONS))
     assert not out.exists()
+
+
+def test_a_checkpoint_of_anything_but_real_tensors_is_refused(test_data: Path, tmp_path: Path) -> None:
+    good = torch.load(published_checkpoint(test_data, "mednet_v1_small", tmp_path / "good.pth"), weights_only=True)
+    name = "pooler.linear.bias"
+    for number, wrong in enumerate([good[name].to(torch.complex64), good[name] > 0, good[name].to_sparse(), 3]):
+        torch.save({**good, name: wrong}, tmp_path / f"{number}.pth")
+        message = refusal_of(lambda n=number: convert_checkpoints([tmp_path / f"{n}.pth"], tmp_path / "b", OPTIONS))
+        assert "pooler.linear.bias, which is no dense tensor of real numbers" in message
+    (tmp_path / "text.pth").write_text("abc")
+    assert "can't be read as plain tensors" in refusal_of(
+        lambda: convert_checkpoints([tmp_path / "text.pth"], tmp_path / "b", OPTIONS)
+    )
+    torch.save({**good, f"module.{name}": good[name]}, tmp_path / "twice.pth")
+    assert "holds pooler.linear.bias twice" in refusal_of(
+        lambda: convert_checkpoints([tmp_path / "twice.pth"], tmp_path / "b", OPTIONS)
+    )
+    copies = [tmp_path / "good.pth", tmp_path / "good.pth"]
+    assert "hold the same weights" in refusal_of(lambda: convert_checkpoints(copies, tmp_path / "b", OPTIONS))
+    assert not (tmp_path / "b").exists()
 
 
 def test_member_is_the_network_that_was_stored(demonstration: Bundle) -> None:

@@ -63,6 +63,7 @@ def test_the_sample_patient_is_predicted_with_maps_and_a_report(predicted: Path,
         assert saliency.shape == image.shape
         assert np.allclose(saliency.affine, image.affine, atol=1e-4)
         assert int(saliency.header["sform_code"]) == 1
+        assert b"demonstration weights: no meaning" in saliency.header["descrip"].tobytes()
         assert int(saliency.header["qform_code"]) == 1
         data = saliency.get_fdata()
         assert 0 <= data.min() <= data.max() <= 1
@@ -201,6 +202,55 @@ def test_a_real_signal_ends_the_command_without_a_traceback(
     assert leftovers(tmp_path) == []
 
 
+def test_json_and_file_say_the_same(samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", samples / "RA01", "--out", tmp_path, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "RA01" / "prediction.json").read_text())
+
+
+def test_a_refused_patient_keeps_no_result_that_passes_for_today_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_patient(tmp_path / "cohort" / "P1").parent
+    out = tmp_path / "out"
+    assert run("predict", folder, "--out", out) == 0
+    (folder / "P1" / "2021-03-14" / "DWI_b0.nii.gz").unlink()
+    assert run("predict", folder, "--out", out) == 3
+    assert "an earlier result was moved" in capsys.readouterr().err
+    assert sorted(p.name for p in out.iterdir()) == ["P1 (earlier)", "summary.json"]
+    (folder / "P1" / "2021-03-14").rename(folder / "P1" / "2020-01-05_again")
+    run("predict", folder / "P1", "--out", tmp_path / "other")
+    (tmp_path / "other" / "P1").mkdir(parents=True)
+    (tmp_path / "other" / "P1" / "prediction.json").write_text("{}")
+    assert run("predict", folder / "P1", "--out", tmp_path / "other") == 1
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["P1 (earlier)"]
+
+
+def test_long_and_foreign_names_become_folders(samples: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    names = ["Б" * 60, "Б" * 61, "患者 一"]
+    for name in names:
+        shutil.copytree(samples / "RA01" / "2023-01-11", cohort / name / ("2023-01-11_" + "x" * 200))
+    assert run("predict", cohort, "--out", tmp_path / "out", "--explain", "saliency") == 0
+    results = [json.loads(p.read_text()) for p in (tmp_path / "out").glob("*/prediction.json")]
+    assert sorted(r["patient_id"] for r in results) == sorted(names)
+    assert all(len(p.name.encode()) <= 170 for p in (tmp_path / "out").rglob("*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_names_that_are_no_text_are_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_patient(tmp_path / "P1")
+    (tmp_path / "P1").rename(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    assert run("predict", tmp_path, "--out", tmp_path / "out") == 1
+    assert "The name M?ller holds characters that can't be read. Rename it." in capsys.readouterr().err
+
+
+def test_output_goes_through_a_pipe_that_has_no_such_letters(samples: Path) -> None:
+    command = [sys.executable, "-m", "HCCNetLib", "inspect", str(samples)]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=120)
+    assert done.returncode == 0
+    assert b"117?91?20 voxels" in done.stdout
+
+
 # ---------------------------------------------------------------- bad input, read as a person would
 
 
@@ -299,6 +349,22 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], object], str]] = {
     "mismatching grids": (
         lambda p: replace_image(p, "DWI_b150", moved()),
         "exam 2021-03-14: the channels do not lie on one grid",
+    ),
+    "absurd values": (
+        lambda p: replace_image(p, "DWI_b150", with_value(-1e26)),
+        "DWI_b150.nii.gz has values beyond ±1e+09, which no scanner makes",
+    ),
+    "several labels in the liver mask": (
+        lambda p: write_nifti(p / LATE / "liver_mask.nii.gz", np.arange(8).reshape(2, 2, 2), np.eye(4)),
+        "Exam 2021-03-14: 2021-03-14/liver_mask.nii.gz holds several labels; which of them is the liver?"[17:],
+    ),
+    "empty liver mask": (
+        lambda p: write_nifti(p / LATE / "liver_mask.nii.gz", np.zeros((4, 4, 4)), np.eye(4)),
+        "2021-03-14/liver_mask.nii.gz marks no voxel as liver",
+    ),
+    "liver box elsewhere": (
+        lambda p: (p / LATE / "liver_box.json").write_text('{"low_mm": [190, 0, 0], "high_mm": [290, 100, 100]}'),
+        "Exam 2021-03-14: the given liver mask or box does not lie in the images.",
     ),
     "empty exam folder": (
         lambda p: shutil.rmtree(p / LATE) or (p / LATE).mkdir(),
@@ -536,13 +602,19 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     assert ended.value.code == 2
 
 
-def test_channels_on_two_grids_are_predicted_when_asked(tmp_path: Path) -> None:
+def test_channels_on_two_grids_are_predicted_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_patient(tmp_path / "P1")
     affine = AFFINE.copy()
     affine[:3, :3] *= 0.9
     affine[:3, 3] += 12
     write_nifti(folder / LATE / "DWI_b800.nii.gz", body(positions(SHAPE, affine), 3), affine)
     assert run("predict", folder, "--out", tmp_path / "out") == 1
+    assert "share one patient space, --resample-channels" in capsys.readouterr().err
     assert run("predict", folder, "--out", tmp_path / "out", "--resample-channels") == 0
     result = json.loads((tmp_path / "out" / "P1" / "prediction.json").read_text())
     assert [w["exam_id"] for w in result["warnings"] if w["code"] == "channels_resampled"] == [LATE]
+    # Where the other channel hardly reaches, there is nothing to bring over.
+    affine[:3, 3] += [250, 0, 0]
+    write_nifti(folder / LATE / "DWI_b800.nii.gz", body(positions(SHAPE, affine), 3), affine)
+    assert run("predict", folder, "--out", tmp_path / "out", "--resample-channels") == 1
+    assert re.search(r"Exam 2021-03-14: DWI_b800 covers only \d+% of the field", capsys.readouterr().err)

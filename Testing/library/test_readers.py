@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from helpers import DWI, body, centred_affine, positions, rotation, write_nifti, write_patient
 
-from HCCNetLib.readers import ReadingOptions, read_input, require_channels
+from HCCNetLib.readers import ReadingOptions, check_images, read_input, require_channels
 from HCCNetLib.readers.channels import CHANNELS, assign_channels, suggest_channel
 from HCCNetLib.readers.dates import date_in_name, parse_date
 from HCCNetLib.readers.nifti import NiftiImage
-from HCCNetLib.records import Grid, Patient, Refusal, months_between
+from HCCNetLib.records import Grid, Patient, Problem, Refusal, months_between
 
 SHAPE = (48, 40, 40)
 AFFINE = centred_affine(SHAPE, (7.0, 7.0, 7.0), np.diag([-1.0, -1.0, 1.0]))
@@ -28,6 +28,12 @@ def refusal_of(action: Callable[[], object]) -> Refusal:
     with pytest.raises(Refusal) as caught:
         action()
     return caught.value
+
+
+def checked(path: Path, options: ReadingOptions | None = None) -> list[Problem]:
+    """Reads the first patient and checks all that there is, as a model that reads every channel there would."""
+    (patient,) = read_input(path, options).patients
+    return [p for exam in patient.exams for p in [*exam.problems, *check_images(exam, list(exam.images))]]
 
 
 # ---------------------------------------------------------------- names and dates
@@ -151,7 +157,7 @@ def test_an_undated_folder_with_images_is_refused_and_one_without_is_not(tmp_pat
 def test_images_beside_the_exam_folders_are_refused(tmp_path: Path) -> None:
     folder = write_patient(tmp_path / "P1", ("2021-03-14",), ("DWI_b0",))
     shutil.copy(folder / "2021-03-14" / "DWI_b0.nii.gz", folder / "DWI_b150.nii.gz")
-    assert "DWI_b150.nii.gz lie(s) beside the exam folders" in refusal_of(lambda: read_input(folder)).message
+    assert "DWI_b150.nii.gz lies beside the exam folders" in refusal_of(lambda: read_input(folder)).message
 
 
 def test_what_is_missing_is_named_with_what_is_there_and_what_was_meant(tmp_path: Path) -> None:
@@ -176,8 +182,6 @@ def test_a_liver_mask_and_a_box_are_read_beside_the_channels(tmp_path: Path) -> 
     assert exam.liver_box is not None
     assert exam.liver_box.high == (30.0, 31.0, 32.0)
     assert exam.unknown_files == ()
-    (folder / "2020-01-05" / "liver_box.json").write_text('{"low_mm": [0, 1, 2], "high_mm": [30, 0, 32]}')
-    assert "liver_box.json is not a box" in refusal_of(lambda: read_input(folder)).message
 
 
 # ---------------------------------------------------------------- form 2
@@ -186,16 +190,17 @@ def test_a_liver_mask_and_a_box_are_read_beside_the_channels(tmp_path: Path) -> 
 def test_a_cohort_reads_each_patient_apart_and_names_what_it_passed_over(tmp_path: Path) -> None:
     write_patient(tmp_path / "A", ("2020-01-05",), DWI[:1])
     write_patient(tmp_path / "B", ("2020-01-05",), DWI[:1])
-    (tmp_path / "B" / "2020-01-05" / "DWI_b0.nii.gz").write_bytes(b"not an image")
+    write_nifti(tmp_path / "B" / "2020-01-05" / "T1A.nii.gz", np.ones(SHAPE), AFFINE)
+    write_nifti(tmp_path / "B" / "2020-01-05" / "T1_arterial.nii.gz", np.ones(SHAPE), AFFINE)
     (tmp_path / "docs").mkdir()
     (tmp_path / "outcomes.csv").write_text(
         "patient_id,diagnosis_date,last_seen_date\nA,2021-02-01,2021-02-01\nC,,2022-01-01\n"
     )
     cohort = read_input(tmp_path)
     assert [p.patient_id for p in cohort.patients] == ["A"]
-    assert cohort.refused["B"].message.startswith(
-        "Exam 2020-01-05: 2020-01-05/DWI_b0.nii.gz is not a readable NIfTI file"
-    ) or ("2020-01-05/DWI_b0.nii.gz is not a readable NIfTI file" in cohort.refused["B"].message)
+    assert cohort.refused["B"].message == (
+        "exam 2020-01-05: T1A and T1_arterial are both T1_arterial. Keep the right one."
+    )
     assert cohort.outcomes["A"].diagnosis_date == datetime.date(2021, 2, 1)
     assert {p.code for p in cohort.problems} == {"passed_over", "outcomes_without_exams"}
 
@@ -230,7 +235,11 @@ def test_the_shared_series_are_a_cohort_of_three(shared_data: Path) -> None:
 def test_wrong_outcomes_are_refused_with_their_row(tmp_path: Path, text: str, sentence: str) -> None:
     write_patient(tmp_path / "A", ("2020-01-05",), DWI[:1])
     (tmp_path / "outcomes.csv").write_text(text)
-    assert sentence in refusal_of(lambda: read_input(tmp_path)).message
+    cohort = read_input(tmp_path)
+    assert cohort.outcomes_refused is not None
+    assert sentence in cohort.outcomes_refused.message
+    assert cohort.problems[0].message.endswith("Prediction does not need the outcomes; training and evaluation do.")
+    assert [p.patient_id for p in cohort.patients] == ["A"]
 
 
 def test_semicolons_and_a_byte_order_mark_are_what_spreadsheets_write(tmp_path: Path) -> None:
@@ -272,7 +281,7 @@ def test_a_table_gives_the_same_patient_as_the_folder(tmp_path: Path) -> None:
     ("rows", "sentence"),
     [
         (["P1,e,,images/2020-01-05/DWI_b0.nii.gz,1"], "cohort.csv, row 2: exam_date is missing or not a date"),
-        (["P1,e,2020-01-05,images/nothing.nii.gz,1"], "DWI_b0 of row 2 does not exist"),
+        (["P1,e,2020-01-05,images/scan.mha,1"], "DWI_b0 of row 2 is no .nii or .nii.gz file"),
         (
             ["P1,e,2020-01-05,images/2020-01-05/DWI_b0.nii.gz,1", "P1,f,2020-01-05,images/2020-01-05/DWI_b0.nii.gz,1"],
             "e and f are of one day (2020-01-05)",
@@ -286,6 +295,30 @@ def test_a_table_gives_the_same_patient_as_the_folder(tmp_path: Path) -> None:
 def test_mistakes_in_a_table_are_found_by_row(tmp_path: Path, rows: list[str], sentence: str) -> None:
     write_patient(tmp_path / "images", ("2020-01-05",), DWI[:1])
     assert sentence in read_input(write_table(tmp_path, rows)).refused["P1"].message
+
+
+def test_a_table_s_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    table = write_table(tmp_path, ["P1,e,2020-01-05,images/nothing.nii.gz,1"])
+    assert refusal_of(lambda: checked(table)).message == (
+        "Exam e: DWI_b0 of row 2 does not exist. Check the name and the folder."
+    )
+    long = write_table(tmp_path, ["P1,e,2020-01-05," + "x" * 5000 + ".nii.gz,1"])
+    assert "DWI_b0 of row 2" in read_input(long).refused["P1"].message
+
+
+def test_a_stray_quotation_mark_swallows_no_exam(tmp_path: Path) -> None:
+    write_patient(tmp_path / "images", ("2020-01-05",), DWI[:1])
+    image = "images/2020-01-05/DWI_b0.nii.gz"
+    rows = [
+        f'P1,a,2020-01-05,{image},"12 mm lesion',
+        f"P1,b,2021-01-05,{image},fine",
+        f'P1,c,2022-01-05,{image},"fine"',
+    ]
+    for several in (rows, rows[:2]):
+        table = write_table(tmp_path, several)
+        assert "quotation mark" in refusal_of(lambda table=table: read_input(table)).message
+    fine = [f'P1,a,2020-01-05,{image},"12 mm, ""growing"""', f"P1,b,2021-01-05,{image},\u2028 fine"]
+    assert len(read_input(write_table(tmp_path, fine)).patients[0].exams) == 2
 
 
 def test_a_table_without_its_columns_is_refused_as_a_whole(tmp_path: Path) -> None:
@@ -371,7 +404,7 @@ def test_an_image_that_does_not_say_how_it_lies_is_refused(tmp_path: Path) -> No
     image = nib.Nifti1Image(body(positions(SHAPE, AFFINE)), None)
     image.header.set_sform(None, code=0)
     image.header.set_qform(None, code=0)
-    message = refusal_of(lambda: read_input(write_one(tmp_path, image))).message
+    message = refusal_of(lambda: checked(write_one(tmp_path, image))).message
     assert "does not say how it lies in the patient" in message
 
 
@@ -380,8 +413,9 @@ def test_two_orientations_in_one_header_are_pointed_out(tmp_path: Path) -> None:
     flipped = AFFINE.copy()
     flipped[0] *= -1
     image.set_qform(flipped, code="scanner")
-    exam = read_input(write_one(tmp_path, image)).patients[0].exams[0]
-    assert [p.code for p in exam.problems] == ["orientation_conflict"]
+    folder = write_one(tmp_path, image)
+    assert [p.code for p in checked(folder)] == ["orientation_conflict"]
+    exam = read_input(folder).patients[0].exams[0]
     assert np.allclose(exam.images["DWI_b0"].grid.affine, AFFINE)
 
 
@@ -390,12 +424,14 @@ def test_grids_that_differ_within_an_exam_are_refused_unless_asked_for(tmp_path:
     moved = AFFINE.copy()
     moved[:3, 3] += [4.0, 0, 0]
     write_nifti(folder / "2020-01-05" / "DWI_b150.nii.gz", body(positions(SHAPE, moved), 1), moved)
-    refusal = refusal_of(lambda: read_input(folder))
+    refusal = refusal_of(lambda: checked(folder))
     assert refusal.code == "grids_differ"
     assert "DWI_b0: 48×40×40 voxels of 7×7×7 mm, LPS, centre at (5, -10, 40) mm" in refusal.message
     assert "DWI_b150: 48×40×40 voxels of 7×7×7 mm, LPS, centre at (9, -10, 40) mm" in refusal.message
-    exam = read_input(folder, ReadingOptions(resample_channels=True)).patients[0].exams[0]
-    assert [p.code for p in exam.problems] == ["channels_resampled"]
+    assert [p.code for p in checked(folder, ReadingOptions(resample_channels=True))] == ["channels_resampled"]
+    # A model that does not read the second channel has no quarrel with its grid.
+    patient = read_input(folder).patients[0]
+    assert require_channels(patient, ("DWI_b0",)) == []
 
 
 def test_grids_that_differ_by_rounding_are_one_grid() -> None:
@@ -454,7 +490,6 @@ def flat(shape: tuple[int, ...]) -> nib.Nifti1Image:
         (lambda: scaled(1e-3), "voxels of 0.007 × 0.007 × 0.007 mm are not plausible"),
         (lambda: scaled(10), "voxels of 70 × 70 × 70 mm are not plausible"),
         (sheared, "the voxel axes are not at right angles (gantry tilt or shear)."),
-        (lambda: nib.Nifti1Image(np.ones(SHAPE, np.float32), AFFINE), "has the same value in every voxel"),
         (lambda: nib.Nifti1Image(np.ones(SHAPE, np.complex64), AFFINE), "has complex voxels. Use the magnitude image."),
     ],
 )
@@ -523,6 +558,160 @@ def test_what_is_no_input_is_told_what_was_expected(
 def test_no_message_names_the_patient(tmp_path: Path) -> None:
     folder = write_patient(tmp_path / "Jane_Doe_1949", ("2020-01-05",), DWI[:1])
     (folder / "2020-01-05" / "DWI_b0.nii.gz").write_bytes(b"x")
-    assert "Jane" not in refusal_of(lambda: read_input(folder)).message
+    assert "Jane" not in refusal_of(lambda: checked(folder)).message
     (folder / "2020-01-05" / "DWI_b0.nii.gz").unlink()
     assert "Jane" not in refusal_of(lambda: require_channels(read_input(folder).patients[0], DWI)).message
+
+
+# ---------------------------------------------------------------- what must not pass in silence
+
+
+def test_patients_are_named_as_given_and_not_by_what_a_link_points_to(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_patient(tmp_path / "archive" / name / "nifti", ("2020-01-05",), DWI[:1])
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "P001").symlink_to(tmp_path / "archive" / "a" / "nifti")
+    (tmp_path / "cohort" / "P002").symlink_to(tmp_path / "archive" / "b" / "nifti")
+    assert [p.patient_id for p in read_input(tmp_path / "cohort").patients] == ["P001", "P002"]
+    (tmp_path / "cohort" / "P003").symlink_to(tmp_path / "nowhere")
+    assert "link that leads nowhere" in read_input(tmp_path / "cohort").refused["P003"].message
+
+
+@pytest.mark.parametrize("what", ["link", "zip"])
+def test_an_exam_that_cannot_be_opened_is_not_left_out(tmp_path: Path, what: str) -> None:
+    folder = write_patient(tmp_path / "P1", ("2020-01-05",), DWI[:1])
+    if what == "link":
+        (folder / "2021-01-11").symlink_to(tmp_path / "not-mounted")
+    else:
+        (folder / "2021-01-11.zip").write_bytes(b"PK")
+    refusal = refusal_of(lambda: read_input(folder))
+    assert refusal.code == "unreadable_exam"
+    assert "2021-01-11" in refusal.message
+    (folder / "2021-01-11_letter.pdf").write_text("not an exam")
+
+
+def test_an_image_that_is_a_link_to_nowhere_is_missed(tmp_path: Path) -> None:
+    folder = write_patient(tmp_path / "P1", ("2020-01-05",), DWI[:1])
+    (folder / "2020-01-05" / "liver_mask.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    assert "liver_mask.nii.gz does not exist" in refusal_of(lambda: checked(folder)).message
+
+
+def test_images_deep_in_an_undated_folder_are_not_passed_over(tmp_path: Path) -> None:
+    folder = write_patient(tmp_path / "P1", ("2020-01-05",), DWI[:1])
+    (folder / "notes").mkdir()
+    assert [p.message for p in read_input(folder).patients[0].problems] == [
+        "The folder notes was passed over: it holds no images."
+    ]
+    (folder / "20-02-2023" / "series").mkdir(parents=True)
+    (folder / "20-02-2023" / "series" / "1.dcm").write_bytes(b"x")
+    assert (
+        "The folder 20-02-2023 holds images but its name is no date" in refusal_of(lambda: read_input(folder)).message
+    )
+
+
+def test_patients_whose_ids_look_like_dates_are_patients(tmp_path: Path) -> None:
+    write_patient(tmp_path / "20010105", ("2020-01-05",), DWI[:1])
+    write_patient(tmp_path / "20010106", ("2020-01-05",), DWI[:1])
+    assert [p.patient_id for p in read_input(tmp_path).patients] == ["20010105", "20010106"]
+
+
+@pytest.mark.parametrize(("date", "said"), [("2203-01-11", "in the future"), ("1969-01-11", "before there was MRI")])
+def test_dates_that_are_hardly_right_are_pointed_out(tmp_path: Path, date: str, said: str) -> None:
+    folder = write_patient(tmp_path / "P1", (date,), DWI[:1])
+    (problem,) = read_input(folder).patients[0].exams[0].problems
+    assert said in problem.message
+
+
+def test_dates_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    folder = write_patient(tmp_path / "P1", ("0021-01-11",), DWI[:1])
+    assert "0021-01-11 can't be the date of an exam" in refusal_of(lambda: read_input(folder)).message
+
+
+def test_images_that_are_not_used_are_named_with_what_they_may_be(tmp_path: Path) -> None:
+    folder = write_patient(tmp_path / "P1", ("2020-01-05",), ("DWI_b0", "Liver_mask", "localizer"))
+    (problem,) = read_input(folder).patients[0].exams[0].problems
+    assert problem.code == "images_not_used"
+    assert problem.message == "not understood and not used: Liver_mask (did you mean liver_mask?), localizer."
+
+
+def test_two_livers_are_refused(tmp_path: Path) -> None:
+    folder = write_patient(tmp_path / "P1", ("2020-01-05",), ("DWI_b0", "liver_mask"))
+    mask = folder / "2020-01-05" / "liver_mask.nii.gz"
+    nib.save(nib.load(mask), mask.with_suffix(""))
+    assert "both say where the liver is" in refusal_of(lambda: read_input(folder)).message
+    mask.unlink()
+    write_patient(folder, ("2020-01-05_b",), ("DWI_b150", "liver_mask"))
+    merging = ReadingOptions(merge_same_day=True)
+    assert "several say where the liver is" in refusal_of(lambda: read_input(folder, merging)).message
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        {"low_mm": [0, 0, 0], "high_mm": [30, -1, 30]},
+        {"low_mm": [-1000, -1000, -1000], "high_mm": [1000, 1000, 1000]},
+        {"low_mm": "012", "high_mm": "789"},
+        {"low_mm": [0, 0], "high_mm": [100, 100]},
+        {"low_mm": [0, 0, None], "high_mm": [100, 100, 100]},
+        {"low_mm": [True, 0, 0], "high_mm": [100, 100, 100]},
+        [1, 2],
+        "box",
+    ],
+)
+def test_a_liver_box_that_is_none_is_refused(tmp_path: Path, box: object) -> None:
+    folder = write_patient(tmp_path / "P1", ("2020-01-05",), DWI[:1])
+    (folder / "2020-01-05" / "liver_box.json").write_text(json.dumps(box))
+    assert "liver_box.json" in refusal_of(lambda: read_input(folder)).message
+
+
+def test_a_b_value_between_two_candidates_is_refused() -> None:
+    refusal = refusal_of(lambda: assign_channels(["DWI_b0", "DWI_b100", "DWI_b200"], "exam x"))
+    assert refusal.message == "exam x: DWI_b100 and DWI_b200 are equally near to DWI_b150. Keep or rename one."
+
+
+@pytest.mark.parametrize(
+    ("b_value", "sentence"), [("0", "is named b800, but the .bval file beside it says 0"), ("-5", "no b-values")]
+)
+def test_a_b_value_file_that_says_otherwise_is_refused(tmp_path: Path, b_value: str, sentence: str) -> None:
+    folder = write_patient(tmp_path / "P1", ("2020-01-05",), ("DWI_b800",))
+    (folder / "2020-01-05" / "DWI_b800.bval").write_text(b_value)
+    assert sentence in refusal_of(lambda: read_input(folder)).message
+
+
+def test_a_damaged_second_orientation_is_pointed_out(tmp_path: Path) -> None:
+    folder = write_one(tmp_path, picture(), "DWI_b0.nii")
+    file = folder / "2020-01-05" / "DWI_b0.nii"
+    header = nib.Nifti1Header(file.read_bytes()[:348])
+    header["qform_code"] = 1
+    header["quatern_b"], header["quatern_c"] = 0.70711, 0.70711 + 1e-4
+    file.write_bytes(header.binaryblock + file.read_bytes()[348:])
+    assert [p.code for p in checked(folder)] == ["orientation_conflict"]
+
+
+def test_a_header_spoilt_anywhere_gives_a_sentence_or_an_image(tmp_path: Path) -> None:
+    folder = write_one(tmp_path, picture(), "DWI_b0.nii")
+    file = folder / "2020-01-05" / "DWI_b0.nii"
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        spoilt = bytearray(whole)
+        for at in rng.integers(0, 352, 3):
+            spoilt[at] = rng.integers(0, 256)
+        file.write_bytes(bytes(spoilt))
+        try:
+            checked(folder)
+            read_input(folder).patients[0].exams[0].images["DWI_b0"].read()
+        except Refusal:
+            refused += 1
+    assert 30 < refused < 400
+
+
+def test_a_diagnosis_before_the_latest_exam_is_pointed_out(tmp_path: Path) -> None:
+    write_patient(tmp_path / "A", ("2020-01-05", "2021-01-05"), DWI[:1])
+    (tmp_path / "outcomes.csv").write_text("patient_id,diagnosis_date,last_seen_date\nA,2020-06-01,2021-02-01\n")
+    assert [p.code for p in read_input(tmp_path).patients[0].problems] == ["diagnosed_before"]
+    (tmp_path / "outcomes.csv").write_text("patient_id,diagnosis_date,last_seen_date\nA,2021-06-01,2021-02-01\n")
+    cohort = read_input(tmp_path)
+    assert cohort.outcomes_refused is not None
+    assert "last_seen_date lies before diagnosis_date" in cohort.outcomes_refused.message

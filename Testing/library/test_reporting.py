@@ -121,14 +121,14 @@ def exam(date, **changed):
         "attention": 0.5,
         "risk_without": 0.081,
         "saliency": None,
-        "field": {"box": {}, "liver_fraction": None, "image_fraction": 0.884},
+        "field": {"box": {}, "liver_fraction": None, "filled_fraction": 0.884},
     }
     return values | changed
 
 
 RESULT = {
     "patient_id": "RA01",
-    "bundle": {"name": "tiny", "version": "1.2", "sha256": "ab" * 32, "demonstration": False},
+    "bundle": {"name": "tiny", "version": "1.2", "sha256": "ab" * 32, "demonstration": False, "calibrated": True},
     "landmark": "2023-01-11",
     "horizon_months": 12,
     "risk": 0.1234,
@@ -149,7 +149,7 @@ def result(**changed):
 
 
 def demonstration():
-    return result(bundle={**RESULT["bundle"], "demonstration": True})
+    return result(bundle={**RESULT["bundle"], "demonstration": True, "calibrated": True})
 
 
 # Pictures
@@ -377,7 +377,7 @@ def test_what_comes_from_outside_is_never_taken_for_html():
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
     shown = result(
         patient_id=evil,
-        bundle={"name": evil, "version": evil, "sha256": evil, "demonstration": False},
+        bundle={"name": evil, "version": evil, "sha256": evil, "demonstration": False, "calibrated": True},
         exams=[exam("2022-04-20", exam_id="a"), exam("2023-01-11", exam_id=evil)],
         warnings=[{"code": evil, "message": evil, "exam_id": evil}, {"code": "demonstration", "message": evil}],
         software={evil: evil},
@@ -453,7 +453,7 @@ def test_the_pictures_say_in_words_what_they_show():
 
 def test_the_table_says_what_is_not_known():
     shown = result()
-    shown["exams"][0]["field"] = {"box": {}, "liver_fraction": 0.9999, "image_fraction": 0.001}
+    shown["exams"][0]["field"] = {"box": {}, "liver_fraction": 0.9999, "filled_fraction": 0.001}
     cells = [text for tag, _, text in Page(render_report(shown, [])).texts if tag == "td"]
     assert "not known" in cells
     assert {"99%", "1%", "88%", "8.1%"} <= set(cells)
