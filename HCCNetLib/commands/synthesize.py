@@ -22,11 +22,13 @@ _LINE_SECONDS = 10.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     spacing, fraction = AcquisitionModel().spacing, DiseaseModel().malignant_fraction
-    parser.description = (
-        "Writes generated patients as a cohort folder with outcomes.csv, the truth beside them and a card (cohort.json). "
+    parser.epilog = (
+        "Writes a cohort folder with outcomes.csv, the truth beside the patients (truth/) and a card (cohort.json). "
         "An interrupted run goes on with the same command; more patients may be asked for later."
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write, new or to be continued")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write, new or to be continued"
+    )
     parser.add_argument("--patients", type=_at_least_one, required=True, metavar="N", help="number of patients")
     parser.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="0 or more (default: 0)")
     parser.add_argument(

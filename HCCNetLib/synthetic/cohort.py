@@ -44,6 +44,7 @@ GENERATOR_VERSION = 1
 Progress = Callable[[str, int, int], None]
 
 _UNFINISHED = ".unfinished"
+_IDENTITY = ("generator_version", "seed", "parameters")  # what two runs of one cohort must agree on
 _ORACLE_PATIENTS = 2000
 _COMPRESSION = 1  # noise hardly gets smaller with more
 _GZIP_WINDOW = 31  # zlib's code for a gzip header, which then holds no time and no name
@@ -99,8 +100,9 @@ def synthesize(
     """
     tell = progress or _silent
     try:
+        before = _look_at(folder, plan)
         table = _oracle(plan, tell) if oracle else None
-        before = _claim(folder, plan)
+        _begin(folder, plan, before)
         try:
             _write_patients(folder, plan, processes, tell)
         finally:
@@ -114,7 +116,9 @@ def synthesize(
             card["oracle"] = table or kept
         _write_aside(folder / CARD_FILE, _json(card))
     except OSError as error:
-        message = f"The cohort can't be written to {folder}: {error.strerror or error}. Make room or choose another place."
+        message = (
+            f"The cohort can't be written to {folder}: {error.strerror or error}. Make room or choose another place."
+        )
         raise Refusal("cannot_write", message) from error
     return card
 
@@ -164,21 +168,25 @@ def _card(plan: CohortPlan) -> dict[str, Any]:
     }
 
 
-def _claim(folder: Path, plan: CohortPlan) -> dict[str, Any]:
-    """Makes the folder ours: a new one gets its card, another one must have the same; returns the card that was there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    card_file = folder / CARD_FILE
-    before: dict[str, Any] = {}
-    if card_file.exists():
-        before = _read_card(card_file)
+def _look_at(folder: Path, plan: CohortPlan) -> dict[str, Any]:
+    """The card of an earlier run, empty in a new folder; refuses a folder that this plan can't go on with."""
+    if not folder.is_dir():
+        return {}
+    if (folder / CARD_FILE).exists():
+        before = _read_card(folder / CARD_FILE)
         _refuse_other(folder, before, plan)
-    elif any(folder.iterdir()):
-        message = f"{folder} holds something else (no {CARD_FILE}). Choose a new or an empty folder."
-        raise Refusal("not_empty", message)
+        return before
+    if any(folder.iterdir()):
+        raise Refusal("not_empty", f"{folder} holds something else (no {CARD_FILE}). Choose a new or an empty folder.")
+    return {}
+
+
+def _begin(folder: Path, plan: CohortPlan, before: dict[str, Any]) -> None:
+    """Makes the folder ours: the card stands before the first patient does, and says that the cohort isn't complete."""
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
     if before.get("patients") != plan.patients:
-        _write_aside(card_file, _json(_card(plan)))
-    return before
+        _write_aside(folder / CARD_FILE, _json(_card(plan)))
 
 
 def _read_card(path: Path) -> dict[str, Any]:
@@ -205,9 +213,6 @@ def _refuse_other(folder: Path, before: dict[str, Any], plan: CohortPlan) -> Non
         raise Refusal("other_cohort", message)
 
 
-_IDENTITY = ("generator_version", "seed", "parameters")
-
-
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Nested dictionaries as dotted names and values."""
     if not isinstance(value, dict):
@@ -229,14 +234,16 @@ def _write_patients(folder: Path, plan: CohortPlan, processes: int, tell: Progre
 def _each_written(folder: Path, plan: CohortPlan, missing: Sequence[int], processes: int) -> Iterator[None]:
     if processes <= 1:
         for index in missing:
-            yield write_patient(folder, plan, index)
+            write_patient(folder, plan, index)
+            yield
         return
     # Not forked: threads of whoever calls us would be copied half alive.
     context = get_context("spawn")
     executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_interrupts_to_the_parent)
     try:
         for future in as_completed([executor.submit(write_patient, folder, plan, index) for index in missing]):
-            yield future.result()
+            future.result()
+            yield
     except BrokenProcessPool as error:
         message = "A process ended unexpectedly; memory may be short. Give the same command with fewer --processes."
         raise Refusal("process_ended", message) from error
@@ -349,5 +356,8 @@ def _json(value: Any) -> str:
 def _write_aside(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -126,9 +126,8 @@ def landmark_label(outcome: Outcome, landmark: datetime.date, horizon: float) ->
     if outcome.diagnosis_date is not None:
         if outcome.diagnosis_date <= landmark:
             return None
-        if months_between(landmark, outcome.diagnosis_date) <= horizon:
-            return True
-        return False  # the diagnosis itself was seen, so the horizon before it was too
+        # A later diagnosis was seen too, so the horizon before it was followed.
+        return months_between(landmark, outcome.diagnosis_date) <= horizon
     return False if months_between(landmark, outcome.last_seen_date) >= horizon else None
 
 
@@ -177,7 +176,8 @@ def largest_conceivable(model: DiseaseModel, landmark_diameter: float, months: f
 
 def _draw_dates(model: DiseaseModel, rng: np.random.Generator) -> tuple[datetime.date, ...]:
     count = int(rng.integers(model.exams[0], model.exams[1] + 1))
-    gaps = np.exp(rng.uniform(*np.log(model.gap), size=count - 1))
+    shortest, longest = np.log(model.gap)
+    gaps = np.exp(rng.uniform(shortest, longest, size=count - 1))
     days = np.maximum(np.round(gaps * DAYS_PER_MONTH).astype(int), 1)
     landmark = _FIRST_LANDMARK + datetime.timedelta(days=int(rng.integers(_LANDMARK_DAYS)))
     before = [int(days[i:].sum()) for i in range(count - 1)] + [0]

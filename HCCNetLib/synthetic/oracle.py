@@ -197,6 +197,7 @@ def _classifier() -> Callable[[Table, NDArray[np.bool_]], NDArray[np.float64]]:
     try:
         ensemble = importlib.import_module("sklearn.ensemble")
         selection = importlib.import_module("sklearn.model_selection")
+        threads = importlib.import_module("threadpoolctl")  # comes with scikit-learn
     except ImportError as error:
         message = "The oracle needs scikit-learn, which is not installed. Install it: pip install 'hccnet[training]'."
         raise Refusal("missing_package", message) from error
@@ -204,7 +205,9 @@ def _classifier() -> Callable[[Table, NDArray[np.bool_]], NDArray[np.float64]]:
     def classify(table: Table, labels: NDArray[np.bool_]) -> NDArray[np.float64]:
         folds = selection.StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
         model = ensemble.HistGradientBoostingClassifier(**_SETTINGS)
-        predicted = selection.cross_val_predict(model, table, labels, cv=folds, method="predict_proba")
+        # Tables this small gain nothing from threads, and on a busy machine threads wait for each other.
+        with threads.threadpool_limits(1):
+            predicted = selection.cross_val_predict(model, table, labels, cv=folds, method="predict_proba")
         return np.asarray(predicted[:, 1], dtype=np.float64)
 
     return classify

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-
 from HCCNetLib.synthetic.acquisition import Acquisition, AcquisitionModel, draw_acquisition
 from HCCNetLib.synthetic.anatomy import Anatomy, draw_anatomy
 from HCCNetLib.synthetic.disease import Course, DiseaseModel, draw_course, largest_conceivable

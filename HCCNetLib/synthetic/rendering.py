@@ -131,14 +131,13 @@ class _Painter:
 
 
 def _paint_body(painter: _Painter, anatomy: Anatomy) -> None:
-    whole = (slice(None), slice(None), slice(None))
-    everywhere = slice(0, painter.body.shape[0]), slice(0, painter.body.shape[1]), slice(0, painter.body.shape[2])
-    at = painter.body.points(everywhere)
-    for tube, tissue in ((anatomy.skin, "fat"), (anatomy.wall, "muscle")):
-        painter.cover(whole, painter.coverage(tube.distance(at)), painter.signals[tissue], None)
-    bowel = 1 + np.float32(_BOWEL_CONTRAST) * _sample(anatomy.bowel, painter.organs, everywhere)
-    inside = painter.coverage(anatomy.cavity.distance(at))
-    painter.cover(whole, inside, painter.signals["mesentery"], None, np.maximum(bowel, 0))
+    painter.paint(anatomy.skin, painter.body, "fat")
+    painter.paint(anatomy.wall, painter.body, "muscle")
+    block = painter.body.block(anatomy.cavity, painter.edge)
+    if block is not None:
+        bowel = 1 + np.float32(_BOWEL_CONTRAST) * _sample(anatomy.bowel, painter.organs, block)
+        inside = painter.coverage(anatomy.cavity.distance(painter.body.points(block)))
+        painter.cover(block, inside, painter.signals["mesentery"], None, np.maximum(bowel, 0))
 
 
 def _paint_organs(painter: _Painter, anatomy: Anatomy, model: PhantomModel) -> None:

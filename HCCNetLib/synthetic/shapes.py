@@ -11,13 +11,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from HCCNetLib.preprocessing.geometry import apply_affine, box_corners, world_to_index
+from HCCNetLib.preprocessing.geometry import box_corners, world_to_index
 from HCCNetLib.records import Affine
 
 Volume = NDArray[np.float32]
 Points = tuple[Volume, Volume, Volume]
 Slices = tuple[slice, slice, slice]
 Vector = tuple[float, float, float]
+
+# No exam reaches further from the origin of anatomical space, mm; endless bodies end there.
+_REACH = 250.0
 
 
 class Shape(Protocol):
@@ -148,7 +151,7 @@ class Raster:
     def block(self, shape: Shape, margin: float) -> Slices | None:
         """The voxels that may lie within ``margin`` mm of a body; None where there are none."""
         low, high = shape.bounds()
-        low, high = np.maximum(low - margin, -1e4), np.minimum(high + margin, 1e4)
+        low, high = np.maximum(low - margin, -_REACH), np.minimum(high + margin, _REACH)
         index = world_to_index(self.to_anatomy, box_corners(low, high))
         start = np.maximum(np.floor(index.min(axis=0)).astype(int), 0)
         stop = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 1, self.shape)
@@ -166,10 +169,6 @@ class Raster:
             flat = (row[0] * i + row[3]).astype(np.float32), (row[1] * j).astype(np.float32)
             rows.append((flat[0] + flat[1]) + (row[2] * k).astype(np.float32))
         return rows[0], rows[1], rows[2]
-
-    def centres(self, index: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Voxel coordinates (N, 3) → anatomical points (N, 3)."""
-        return apply_affine(self.to_anatomy, index)
 
 
 def at_points(points: NDArray[np.float64]) -> Points:
