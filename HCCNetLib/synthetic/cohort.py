@@ -10,14 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ Progress = Callable[[str, int, int], None]
 _UNFINISHED = ".unfinished"
 _IDENTITY = ("generator_version", "seed", "parameters")  # what two runs of one cohort must agree on
 _ORACLE_PATIENTS = 2000
-_COMPRESSION = 1  # noise hardly gets smaller with more
+# Noise has no repetitions to look for, so only runs of one value (air in masks) are: less time, a tenth more space.
+_COMPRESSION = 1
 _GZIP_WINDOW = 31  # zlib's code for a gzip header, which then holds no time and no name
 
 _README = """# HCCNet phantom cohort
@@ -239,7 +242,7 @@ def _each_written(folder: Path, plan: CohortPlan, missing: Sequence[int], proces
         return
     # Not forked: threads of whoever calls us would be copied half alive.
     context = get_context("spawn")
-    executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_leave_interrupts_to_the_parent)
+    executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare_worker)
     try:
         for future in as_completed([executor.submit(write_patient, folder, plan, index) for index in missing]):
             future.result()
@@ -251,9 +254,18 @@ def _each_written(folder: Path, plan: CohortPlan, missing: Sequence[int], proces
         executor.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches every process of a terminal; the patient in work is finished, the parent starts no more."""
+def _prepare_worker() -> None:
+    """Ctrl-C reaches every process of a terminal: the patient in work is finished, the parent gives out no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """A parent that was killed can't stop its workers; they would write into a folder that somebody else continues."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def write_patient(folder: Path, plan: CohortPlan, index: int) -> None:
@@ -286,7 +298,7 @@ def _write_image(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
     image.set_qform(grid.affine, code=1)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"HCCNet phantom: generated, shows nobody"
-    compressor = zlib.compressobj(_COMPRESSION, zlib.DEFLATED, _GZIP_WINDOW)
+    compressor = zlib.compressobj(_COMPRESSION, wbits=_GZIP_WINDOW, strategy=zlib.Z_RLE)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(compressor.compress(image.to_bytes()) + compressor.flush())
 

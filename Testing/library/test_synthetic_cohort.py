@@ -144,19 +144,25 @@ def test_files_are_whole_numbers_with_both_orientations_set_and_no_time_stamp(co
         assert file.read_bytes()[4:8] == bytes(4)
 
 
-def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on_with_the_same_command(cohort, tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_interrupted_run_leaves_nothing_half_written_and_goes_on_with_the_same_command(processes, cohort, tmp_path):
     def stop_at_two(stage, done, total):
         if done == 2:
             raise KeyboardInterrupt
 
     folder = tmp_path / "cohort"
     with pytest.raises(KeyboardInterrupt):
-        synthesize(folder, PLAN, progress=stop_at_two)
-    assert sorted(p.name for p in folder.iterdir()) == ["PH00001", "PH00002", "cohort.json", "truth"]
-    assert json.loads((folder / "cohort.json").read_text())["complete"] is False
+        synthesize(folder, PLAN, processes=processes, progress=stop_at_two)
+    there = contents(folder)
+    assert json.loads(there.pop("cohort.json"))["complete"] is False
+    finished = {name.split("/")[0] for name in there} - {"truth"}
+    assert len(finished) >= 2
+    expected = {name: data for name, data in contents(cohort[0]).items() if finished & set(name.split("/"))}
+    assert there == expected
+    assert {p.name for p in folder.iterdir()} == finished | {"cohort.json", "truth"}
     told = []
     synthesize(folder, PLAN, progress=lambda *event: told.append(event))
-    assert told[0] == ("writing patients", 2, 5)
+    assert told[0] == ("writing patients", len(finished), 5)
     assert contents(folder) == contents(cohort[0])
 
 
