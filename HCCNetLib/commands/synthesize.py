@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     spacing, fraction = AcquisitionModel().spacing, DiseaseModel().malignant_fraction
     parser.epilog = (
         "Writes a cohort folder with outcomes.csv, the truth beside the patients (truth/) and a card (cohort.json). "
-        "An interrupted run goes on with the same command; more patients may be asked for later."
+        "At 3 mm and with four channels a patient takes about 11 MB. An interrupted run goes on with the same command; "
+        "more patients may be asked for later."
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write, new or to be continued"

@@ -101,17 +101,30 @@ def test_the_lesion_does_not_always_lie_at_the_same_spot():
     assert (np.ptp(centres, axis=0) > 0.3 * config.crop_voxels * config.spacing_mm).all()
 
 
-def test_where_the_lesion_lies_does_not_tell_how_it_grew():
-    """The same patients with all lesions malignant, then all benign: same dates, same places, other sizes before."""
-    fast, slow = (
-        [draw_phantom(PhantomModel(disease=DiseaseModel(malignant_fraction=f)), 0, i) for i in range(40)]
-        for f in (1.0, 0.0)
-    )
-    for one, other in zip(fast, slow, strict=True):
-        assert one.course.dates == other.course.dates
-        assert one.target.centre == other.target.centre
-        assert one.course.doublings_per_month != other.course.doublings_per_month
-        assert [d.centre for d in one.distractors] == [d.centre for d in other.distractors]
+@pytest.fixture(scope="module")
+def twins():
+    """The same patients with all lesions malignant, and with all benign."""
+    models = [PhantomModel(disease=DiseaseModel(malignant_fraction=fraction)) for fraction in (1.0, 0.0)]
+    return [tuple(draw_phantom(model, 0, index) for model in models) for index in range(40)]
+
+
+def test_nothing_but_earlier_sizes_depends_on_how_the_lesion_grows(twins):
+    for malignant, benign in twins:
+        assert malignant.course.dates == benign.course.dates
+        assert malignant.course.diameters[-1] == benign.course.diameters[-1]
+        assert malignant.course.diameters[0] < benign.course.diameters[0]
+        assert malignant.target.centre == benign.target.centre
+        assert malignant.target.tissue == benign.target.tissue
+        assert [d.centre for d in malignant.distractors] == [d.centre for d in benign.distractors]
+
+
+def test_the_last_exam_is_the_same_picture_for_a_malignant_and_a_benign_lesion(twins):
+    model = PhantomModel()
+    for malignant, benign in twins[:3]:
+        last = len(malignant.acquisitions) - 1
+        pictures = [render_exam(model, phantom, last).images for phantom in (malignant, benign)]
+        for channel in DEFAULT_CHANNELS:
+            np.testing.assert_array_equal(pictures[0][channel], pictures[1][channel])
 
 
 @pytest.mark.parametrize("channels", [DEFAULT_CHANNELS, CHANNELS[4:]], ids=["DWI", "T1"])
