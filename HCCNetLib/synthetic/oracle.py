@@ -1,0 +1,240 @@
+"""The oracle: the best that anyone could do with the target lesion's sizes and the exams' dates, and with less than that.
+
+A standard classifier (histogram gradient boosting, cross-validated) is given the sizes and dates of each patient's exams,
+as they are or measured with an error, in five views. A view that leaves something out is still given all that can be
+said without it, so that a weak result is the view's and not the features'.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HCCNetLib.records import Refusal
+from HCCNetLib.synthetic.disease import Course
+from HCCNetLib.synthetic.randomness import Stream, generator
+
+Table = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+VIEWS: Mapping[str, str] = {
+    "full": "sizes and dates",
+    "index": "sizes in order, without dates",
+    "bag": "sizes without order and dates",
+    "last": "the size at the last exam only",
+    "dates": "dates only",
+}
+SIZE_ERRORS = (0.0, 0.6)
+CLASSIFIER = "scikit-learn HistGradientBoostingClassifier, 5-fold cross-validation"
+
+_FOLDS = 5
+_RESAMPLES = 1000
+_SETTINGS = {
+    "max_iter": 120,
+    "learning_rate": 0.05,
+    "max_leaf_nodes": 8,
+    "min_samples_leaf": 20,
+    "l2_regularization": 1.0,
+    "early_stopping": False,
+    "random_state": 0,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """What the oracle is given of one patient: times (months before the landmark) and sizes (log2 ml), oldest first."""
+
+    months: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Rounded, for the card."""
+        return {"value": round(self.value, 3), "low": round(self.low, 3), "high": round(self.high, 3)}
+
+
+@dataclass(frozen=True)
+class OracleResult:
+    """The oracle at one size error.
+
+    Args:
+        size_error: SD of the measured size, doublings of the volume.
+        auroc: view → AUROC.
+        full_above_index: by how much, on the same patients.
+        index_above_bag: likewise.
+    """
+
+    size_error: float
+    auroc: Mapping[str, Interval]
+    full_above_index: Interval
+    index_above_bag: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data for the card."""
+        return {
+            "size_error_doublings": self.size_error,
+            "auroc": {view: interval.to_dict() for view, interval in self.auroc.items()},
+            "full_above_index": self.full_above_index.to_dict(),
+            "index_above_bag": self.index_above_bag.to_dict(),
+        }
+
+
+def describe_oracle(courses: Sequence[Course], horizon: float, seed: int, progress: Progress) -> dict[str, Any]:
+    """The oracle's table for the cohort card.
+
+    Args:
+        courses: patients; those whose latest landmark has no label are left out.
+        horizon: months.
+        seed: of the measurement errors.
+        progress: called with stage, done and total.
+
+    Raises:
+        Refusal: scikit-learn is missing, or one class has too few patients.
+    """
+    results = []
+    for done, size_error in enumerate(SIZE_ERRORS):
+        progress("asking the oracle", done, len(SIZE_ERRORS))
+        results.append(ask_oracle(courses, horizon, size_error, seed).to_dict())
+    progress("asking the oracle", len(SIZE_ERRORS), len(SIZE_ERRORS))
+    labels = [course.label(-1, horizon) for course in courses]
+    return {
+        "patients": len(labels) - labels.count(None),
+        "positive": labels.count(True),
+        "classifier": CLASSIFIER,
+        "views": dict(VIEWS),
+        "results": results,
+    }
+
+
+def ask_oracle(courses: Sequence[Course], horizon: float, size_error: float, seed: int = 0) -> OracleResult:
+    """Cross-validated AUROC of each view at the latest landmark.
+
+    Args:
+        courses: patients; those whose latest landmark has no label are left out.
+        horizon: months.
+        size_error: SD of the measured log2 volume, doublings.
+        seed: of the measurement errors.
+
+    Raises:
+        Refusal: scikit-learn is missing, or one class has too few patients.
+    """
+    classify = _classifier()
+    known = [(course, label) for course in courses if (label := course.label(-1, horizon)) is not None]
+    labels = np.array([label for _, label in known], dtype=np.bool_)
+    if min(labels.sum(), (~labels).sum()) < 2 * _FOLDS:
+        message = f"The oracle needs at least {2 * _FOLDS} patients with and without a diagnosis. Make more patients."
+        raise Refusal("too_few_patients", message)
+    series = [measure(course, size_error, seed) for course, _ in known]
+    weights = _bootstrap_weights(labels)
+    resampled = {
+        view: _auroc_resampled(classify(table, labels), labels, weights) for view, table in tabulate(series).items()
+    }
+    return OracleResult(
+        size_error,
+        {view: _interval(values) for view, values in resampled.items()},
+        _interval(resampled["full"] - resampled["index"]),
+        _interval(resampled["index"] - resampled["bag"]),
+    )
+
+
+def measure(course: Course, size_error: float, seed: int) -> Series:
+    """A patient's sizes with an error in each; the same errors, scaled, for every ``size_error``."""
+    sizes = np.log2(course.volumes_ml)
+    errors = generator(seed, course.index, Stream.MEASUREMENT).standard_normal(len(sizes))
+    return Series(np.array(course.months_before_landmark), sizes + size_error * errors)
+
+
+def tabulate(series: Sequence[Series]) -> dict[str, Table]:
+    """The features (patients, features) of each view; what a short series lacks is NaN, which the classifier knows."""
+    count = np.array([[len(s.sizes)] for s in series], dtype=np.float64)
+    months, sizes = _aligned([s.months for s in series]), _aligned([s.sizes for s in series])
+    ordered = _aligned([np.sort(s.sizes) for s in series])
+    steps, gaps = np.diff(sizes), -np.diff(months)
+    from_last = sizes[:, :-1] - sizes[:, -1:]
+    first_to_last = np.array([[s.sizes[-1] - s.sizes[0]] for s in series])
+    span = np.array([[s.months[0]] for s in series])
+    spread = np.array([[s.sizes.mean(), s.sizes.std(), np.ptp(s.sizes)] for s in series])
+    per_month = np.array([_line(-s.months, s.sizes) for s in series])
+    per_exam = np.array([_line(np.arange(len(s.sizes), dtype=np.float64), s.sizes) for s in series])
+    in_order = [count, sizes, steps, from_last, first_to_last, spread, per_exam]
+    return {
+        "full": np.hstack([*in_order, months, gaps, span, steps / gaps, first_to_last / span, per_month]),
+        "index": np.hstack(in_order),
+        "bag": np.hstack([count, ordered, np.diff(ordered), spread]),
+        "last": sizes[:, -1:],
+        "dates": np.hstack([count, months, gaps, span]),
+    }
+
+
+def _aligned(rows: Sequence[NDArray[np.float64]]) -> Table:
+    """Series of different lengths as rows that end together."""
+    longest = max(len(row) for row in rows)
+    return np.stack([np.concatenate([np.full(longest - len(row), np.nan), row]) for row in rows])
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Least-squares slope of y over x, and the logarithm of Σ(x − mean)², on which the slope's error depends."""
+    from_mean = x - x.mean()
+    weight = float(from_mean @ from_mean)
+    return float(from_mean @ y) / weight, float(np.log(weight))
+
+
+def _classifier() -> Callable[[Table, NDArray[np.bool_]], NDArray[np.float64]]:
+    """Out-of-fold probabilities of a standard classifier; scikit-learn is an optional package."""
+    try:
+        ensemble = importlib.import_module("sklearn.ensemble")
+        selection = importlib.import_module("sklearn.model_selection")
+        threads = importlib.import_module("threadpoolctl")  # comes with scikit-learn
+    except ImportError as error:
+        message = "The oracle needs scikit-learn, which is not installed. Install it: pip install 'hccnet[training]'."
+        raise Refusal("missing_package", message) from error
+
+    def classify(table: Table, labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+        folds = selection.StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+        model = ensemble.HistGradientBoostingClassifier(**_SETTINGS)
+        # Tables this small gain nothing from threads, and on a busy machine threads wait for each other.
+        with threads.threadpool_limits(1):
+            predicted = selection.cross_val_predict(model, table, labels, cv=folds, method="predict_proba")
+        return np.asarray(predicted[:, 1], dtype=np.float64)
+
+    return classify
+
+
+def _bootstrap_weights(labels: NDArray[np.bool_]) -> tuple[Table, Table]:
+    """How often each positive and each negative patient is drawn: everybody once (row 0), then resampled within classes."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> Table:
+        resampled = rng.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+        return np.vstack([np.ones(count), resampled])
+
+    return draw(int(labels.sum())), draw(int((~labels).sum()))
+
+
+def _auroc_resampled(
+    scores: NDArray[np.float64], labels: NDArray[np.bool_], weights: tuple[Table, Table]
+) -> NDArray[np.float64]:
+    """AUROC of each row of weights: the weighted share of pairs in the right order, ties half."""
+    positive, negative = scores[labels][:, None], scores[~labels][None]
+    right = (positive > negative) + 0.5 * (positive == negative)
+    auroc: NDArray[np.float64] = ((weights[0] @ right) * weights[1]).sum(axis=1) / right.size
+    return auroc
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    """The first value is the estimate, the others are its resamples."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return Interval(float(values[0]), float(low), float(high))
