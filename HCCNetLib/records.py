@@ -225,3 +225,16 @@ def months_between(earlier: datetime.date, later: datetime.date) -> float:
 def names_exam(message: str, exam_id: str) -> bool:
     """Whether a message says by itself which exam it is about: ``exam X`` or a file ``X/…``."""
     return f"xam {exam_id}" in message or f"{exam_id}/" in message
+
+
+def landmark_label(outcome: Outcome, landmark: datetime.date, horizon: float) -> bool | None:
+    """Whether the diagnosis comes within ``horizon`` months after ``landmark``; None where nobody knows.
+
+    Negative needs the whole horizon followed without a diagnosis in it; a landmark on or after the diagnosis has no label.
+    """
+    if outcome.diagnosis_date is not None:
+        if outcome.diagnosis_date <= landmark:
+            return None
+        # A later diagnosis was seen too, so the horizon before it was followed.
+        return months_between(landmark, outcome.diagnosis_date) <= horizon
+    return False if months_between(landmark, outcome.last_seen_date) >= horizon else None

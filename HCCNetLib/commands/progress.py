@@ -1,12 +1,14 @@
-"""Progress on standard error: a bar on a terminal, plain lines otherwise. Names no patient."""
+"""Progress on standard error: a bar on a terminal, a plain line now and then otherwise. Names no patient."""
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from typing import TextIO
 
 _WIDTH = 24
+_LINE_SECONDS = 10.0
 
 
 @dataclass
@@ -20,7 +22,8 @@ class Progress:
 
     prefix: str = ""
     stream: TextIO | None = None
-    _last: tuple[str, int] | None = None
+    _stage: str | None = None
+    _last_line: float = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Shows where the work stands."""
@@ -30,10 +33,10 @@ class Progress:
             filled = _WIDTH * done // max(total, 1)
             stream.write(f"\r\x1b[K{label} [{'█' * filled}{'·' * (_WIDTH - filled)}] {done}/{total}")
             stream.flush()
-        elif self._last is None or self._last[0] != stage:
-            # In a log one line per stage is enough.
-            print(f"{label} ({total})", file=stream, flush=True)
-        self._last = (stage, done)
+        elif stage != self._stage or time.monotonic() - self._last_line >= _LINE_SECONDS:
+            print(f"{label} {done}/{total}", file=stream, flush=True)
+            self._last_line = time.monotonic()
+        self._stage = stage
 
     def close(self) -> None:
         """Clears the bar."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import time
 from pathlib import Path
 
+from HCCNetLib.commands.progress import Progress
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
 from HCCNetLib.synthetic.disease import DiseaseModel
@@ -15,8 +14,6 @@ from HCCNetLib.synthetic.phantom import DEFAULT_CHANNELS, PhantomModel
 from HCCNetLib.synthetic.tissues import CHANNELS
 
 HELP = "write a phantom cohort: generated patients in whom growth per time decides"
-
-_LINE_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
         acquisition=AcquisitionModel(spacing=arguments.spacing),
     )
     plan = CohortPlan(arguments.patients, arguments.seed, model)
-    card = synthesize(arguments.out, plan, arguments.oracle, arguments.processes, _Progress())
+    progress = Progress()
+    try:
+        card = synthesize(arguments.out, plan, arguments.oracle, arguments.processes, progress)
+    finally:
+        progress.close()
     counts = card["counts"]
     latest = counts["latest_landmarks"]
     print(
@@ -86,21 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
         print(f"Oracle, AUROC (95% interval), size error {result['size_error_doublings']:g} doublings: {aurocs}")
     return 0
-
-
-class _Progress:
-    """A counter that overwrites itself on a terminal, and a plain line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._last = 0.0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if sys.stderr.isatty():
-            print(f"\r{stage}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        elif done == total or now - self._last >= _LINE_SECONDS:
-            self._last = now
-            print(f"{stage}: {done}/{total}", file=sys.stderr, flush=True)
 
 
 def _at_least_one(text: str) -> int:

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from HCCNetLib.records import DAYS_PER_MONTH, Outcome, Refusal, months_between
+from HCCNetLib.records import DAYS_PER_MONTH, Outcome, Refusal, landmark_label, months_between
 from HCCNetLib.synthetic.randomness import Stream, generator
 
 Range = tuple[float, float]
@@ -116,19 +116,6 @@ class Course:
 def sphere_ml(diameter: float) -> float:
     """Volume of a sphere, ml, of its diameter, mm."""
     return float(np.pi / 6 * diameter**3 * _ML_PER_MM3)
-
-
-def landmark_label(outcome: Outcome, landmark: datetime.date, horizon: float) -> bool | None:
-    """Whether the diagnosis comes within ``horizon`` months after ``landmark``; None where nobody knows.
-
-    Negative needs the whole horizon followed without a diagnosis in it; a landmark on or after the diagnosis has no label.
-    """
-    if outcome.diagnosis_date is not None:
-        if outcome.diagnosis_date <= landmark:
-            return None
-        # A later diagnosis was seen too, so the horizon before it was followed.
-        return months_between(landmark, outcome.diagnosis_date) <= horizon
-    return False if months_between(landmark, outcome.last_seen_date) >= horizon else None
 
 
 def patient_name(index: int) -> str:

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from HCCNetLib.records import DAYS_PER_MONTH, Outcome, Refusal, months_between
+from HCCNetLib.records import DAYS_PER_MONTH, Outcome, Refusal, landmark_label, months_between
 from HCCNetLib.synthetic.disease import (
     DiseaseModel,
     diameter_before,
     draw_course,
     draw_courses,
-    landmark_label,
     largest_conceivable,
     sphere_ml,
 )
