@@ -1,6 +1,7 @@
 # make demo   predicts the bundled sample patient and writes a report
 # make test   runs formatter, linter, type check and tests
-# Both set up a virtual environment in .venv first. PYTHON=python3.12 chooses the interpreter (3.11 or newer).
+# make slow   runs the tests that take minutes
+# All set up a virtual environment in .venv first. PYTHON=python3.12 chooses the interpreter (3.11 or newer).
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 # that pip is configured to find locally comes first, then PyTorch's own index, else whatever the default index has.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint slow clean
 
 demo: $(STAMP)
 	$(BIN)/hccnet predict HCCNetLib/samples --out demo-output
@@ -23,6 +24,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -292,10 +292,10 @@ def _check_one_grid(images: Mapping[str, Image], exam: Exam) -> list[Problem]:
 
 
 def describe_grid(grid: Grid) -> str:
-    """Shape, spacing and orientation in words, e.g. ``117×91×20 voxels of 3×3×3 mm, LPS``."""
+    """Shape, spacing and orientation in words, e.g. ``117×91×20 voxels of 3×3×3 mm, LPS, centre at …``."""
     shape = "×".join(map(str, grid.shape))
     spacing = "×".join(f"{s:.3g}" for s in grid.spacing)
-    x, y, z = (f"{v:.0f}" for v in (grid.affine @ [*((n - 1) / 2 for n in grid.shape), 1])[:3])
+    x, y, z = (str(round(v)) for v in (grid.affine @ [*((n - 1) / 2 for n in grid.shape), 1])[:3])
     return f"{shape} voxels of {spacing} mm, {orientation_letters(grid)}, centre at ({x}, {y}, {z}) mm"
 
 
