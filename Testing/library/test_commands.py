@@ -190,7 +190,14 @@ def test_a_real_signal_ends_the_command_without_a_traceback(
     samples: Path, tmp_path: Path, which: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "HCCNetLib", "predict", str(samples), "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that runs in the background of a shell hands down that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     line = process.stderr.readline()
     assert "reading exams" in line
