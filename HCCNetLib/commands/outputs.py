@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import secrets
@@ -45,22 +46,22 @@ def folder_name(identifier: str) -> str:
     return safe.encode()[: _LONGEST_NAME - 17].decode(errors="ignore") + "-" + digest
 
 
-def set_aside(out: Path, patient_id: str) -> bool:
-    """Moves an earlier result out of the way, to ``<patient> (earlier)``: it must not pass for today's.
+def set_aside(out: Path, patient_id: str) -> Path | None:
+    """Renames an earlier result to ``<patient> (earlier)``, ``(earlier 2)`` …: it must not pass for today's.
 
     Returns:
-        Whether there was one.
+        Where it is now, or None where there was none.
     """
     final = out / folder_name(patient_id)
     if not (final / PREDICTION_FILE).is_file():
-        return False
-    earlier = final.with_name(f"{final.name} (earlier)")
+        return None
+    names = (f"{final.name} (earlier{f' {n}' if n > 1 else ''})" for n in itertools.count(1))
+    earlier = next(path for name in names if not (path := out / name).exists())
     try:
-        shutil.rmtree(earlier, ignore_errors=True)
         final.rename(earlier)
     except OSError as error:
         raise unwritable(out, error) from error
-    return True
+    return earlier
 
 
 def write_prediction(

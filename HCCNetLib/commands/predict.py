@@ -25,6 +25,8 @@ from HCCNetLib.readers import ReadingOptions, name_as_given, read_input
 from HCCNetLib.records import Cohort, Patient, Problem, Refusal, names_exam
 
 HELP = "predict the risk of one patient or of a cohort"
+# A mistyped path or a share that is not mounted says nothing against an earlier result.
+_NOT_ABOUT_A_PATIENT = ("missing_input", "unknown_input", "no_permission")
 EXPLANATIONS = ("none", "attention", "saliency")
 
 
@@ -67,8 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     try:
         cohort = read_input(arguments.input, reading_options(arguments))
-    except Refusal:
-        _tell_set_aside(arguments.out, name_as_given(arguments.input))
+    except Refusal as refusal:
+        if refusal.code not in _NOT_ABOUT_A_PATIENT:
+            _tell_set_aside(arguments.out, name_as_given(arguments.input))
         raise
     with open_bundle(arguments.bundle) as bundle:
         job = Job(Predictor(bundle, arguments.device), arguments.out, arguments.explain)
@@ -82,8 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tell_set_aside(out: Path, patient_id: str) -> None:
     """After a refusal, an earlier result in the same folder would pass for today's."""
-    if set_aside(out, patient_id):
-        print("note: an earlier result was moved to a folder '… (earlier)'.", file=sys.stderr)
+    earlier = set_aside(out, patient_id)
+    if earlier is not None:
+        suffix = earlier.name[earlier.name.rindex("(earlier") :]
+        print(f"note: an earlier result was moved to a folder '… {suffix}' in {out}.", file=sys.stderr)
 
 
 @contextmanager

@@ -184,17 +184,19 @@ def _extent(
 
 
 def locate_liver(mask: Image | None, box: Box | None) -> LiverPlace | None:
-    """The liver as the user gave it; a mask wins over a box.
+    """The liver as the user gave it; a mask wins over a box. Of values between 0 and 1, those above 0.5 are liver.
 
     Raises:
         Refusal: an empty mask.
     """
     if mask is not None:
-        labels = mask.read()
-        index = np.argwhere(labels > 0).astype(np.float64)
+        values = mask.read()
+        is_share = values.min() >= 0 and values.max() <= 1  # a probability, or a mask that was interpolated
+        inside = values > (0.5 if is_share else 0)
+        index = np.argwhere(inside).astype(np.float64)
         if not len(index):
             raise Refusal("empty_liver_mask", f"{mask.source} marks no voxel as liver.")
-        if labels.max() != labels[labels > 0].min():
+        if not is_share and values.max() != values[inside].min():
             message = f"{mask.source} holds several labels; which of them is the liver? Give a mask of the liver alone."
             raise Refusal("several_labels", message)
         points = apply_affine(mask.grid.affine, index)

@@ -30,6 +30,7 @@ PUBLISHED_ALIASES = {
 B_VALUES = {0.0: "DWI_b0", 150.0: "DWI_b150", 400.0: "DWI_b400", 800.0: "DWI_b800"}
 B_VALUE_TOLERANCE = 50.0  # s/mm²
 
+_SURE = 0.9  # one letter in ten
 _B_VALUE_NAME = re.compile(r"DWI_b(\d+(?:\.\d+)?)")
 
 
@@ -87,11 +88,14 @@ def _assign_b_values(
         for nominal, channel in B_VALUES.items()
         if abs(b_value - nominal) <= B_VALUE_TOLERANCE or (b_value < 1 and nominal == 0)
     )
-    _refuse_ties(pairs, b_values, taken, where)
     assigned: dict[str, str] = {}
     problems = []
+    ties = _ties(pairs, b_values, taken)
+    for channel, names in ties.items():
+        message = f"{where}: {' and '.join(names)} are equally near to {channel}; none is used. Keep or rename one."
+        problems.append(Problem("b_value_tie", message))
     for distance, name, channel in pairs:
-        if name in assigned or channel in taken:
+        if name in assigned or channel in taken or channel in ties:
             continue
         assigned[name] = channel
         taken.add(channel)
@@ -101,17 +105,16 @@ def _assign_b_values(
     return assigned, [name for name in b_values if name not in assigned], problems
 
 
-def _refuse_ties(pairs: list[tuple[float, str, str]], b_values: dict[str, float], taken: set[str], where: str) -> None:
-    """b100 and b200 are equally near to b150: which one is meant is not ours to guess."""
+def _ties(
+    pairs: list[tuple[float, str, str]], b_values: dict[str, float], taken: set[str]
+) -> dict[str, tuple[str, ...]]:
+    """Channel → names that are equally near to it: b100 and b200 to b150. Which one is meant is not ours to guess."""
     nearest: dict[str, list[tuple[float, str]]] = {}
     for distance, name, channel in pairs:
         if channel not in taken:
             nearest.setdefault(channel, []).append((distance if b_values[name] >= 1 else 0.0, name))
-    for channel, candidates in nearest.items():
-        best = [name for distance, name in candidates if distance == candidates[0][0]]
-        if len(best) > 1:
-            message = f"{where}: {' and '.join(sorted(best))} are equally near to {channel}. Keep or rename one."
-            raise Refusal("channel_twice", message)
+    best = {c: tuple(sorted(n for d, n in found if d == found[0][0])) for c, found in nearest.items()}
+    return {channel: names for channel, names in best.items() if len(names) > 1}
 
 
 def _refuse_two_names(assigned: dict[str, str], where: str) -> None:
@@ -125,7 +128,22 @@ def _refuse_two_names(assigned: dict[str, str], where: str) -> None:
 
 
 def suggest_channel(name: str, channels: Iterable[str] = CHANNELS) -> str | None:
-    """The channel that a misspelt name was probably meant to be, or None."""
-    by_lower = {channel.lower(): channel for channel in (*channels, *PUBLISHED_ALIASES)}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return PUBLISHED_ALIASES.get(by_lower[close[0]], by_lower[close[0]]) if close else None
+    """The one of ``channels`` that a misspelt name was surely meant to be, or None.
+
+    Only case, separators, one letter, or a DWI image's bare b-value may differ: a hint that is followed is a channel that
+    is read.
+    """
+    plain = _plain(name)
+    bare_b_value = re.fullmatch(r"(?:dwi|diff|b)+(\d+)", plain)
+    for channel in channels:
+        wanted = _plain(channel)
+        if plain == wanted or (bare_b_value and wanted == f"dwib{bare_b_value.group(1)}"):
+            return channel
+        same_digits = re.findall(r"\d+", plain) == re.findall(r"\d+", wanted)
+        if same_digits and difflib.SequenceMatcher(None, plain, wanted).ratio() >= _SURE:
+            return channel
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import nibabel as nib
 
-from HCCNetLib.readers.channels import assign_channels, b_value_name, b_value_of, suggest_channel
+from HCCNetLib.readers.channels import (
+    CHANNELS,
+    assign_channels,
+    b_value_name,
+    b_value_of,
+    is_channel_name,
+    suggest_channel,
+)
 from HCCNetLib.readers.nifti import NiftiImage, image_stem, open_nifti, read_box
 from HCCNetLib.records import Box, Exam, Grid, Image, Patient, Problem, Refusal, names_exam
 
@@ -43,12 +50,23 @@ class ReadingOptions:
 
 
 def assemble_exam(
-    exam_id: str, date: datetime.date, files: Sequence[NamedFile], options: ReadingOptions | None = None
+    exam_id: str,
+    date: datetime.date,
+    files: Sequence[NamedFile],
+    options: ReadingOptions | None = None,
+    not_looked_into: Sequence[str] = (),
 ) -> Exam:
     """Makes an exam of its files: every image gets its channel.
 
-    Headers and grids are checked by ``require_channels``, for the channels that a model reads; an image that it does not
-    read stops nobody.
+    Headers and grids are checked by ``require_channels``, for the channels that a model reads. An image that is no
+    channel stops nobody: it is named, with the reason, and not used.
+
+    Args:
+        exam_id: the exam.
+        date: its day.
+        files: its images and boxes.
+        options: what is allowed beyond the strict reading.
+        not_looked_into: names of what lies beside the files and may be thought to be read.
 
     Raises:
         Refusal: two images for one channel, volumes without names, a box that is none, a date that can't be.
@@ -62,8 +80,14 @@ def assemble_exam(
             if len(twice) > 1:
                 names = " and ".join(f.shown for f in twice)
                 raise Refusal("liver_twice", f"{names} both say where the liver is. Keep the right one.")
-        images = _images_by_name([f for f in files if f.name not in (LIVER_MASK, LIVER_BOX)], where)
+        images, unusable = _images_by_name([f for f in files if f.name not in (LIVER_MASK, LIVER_BOX)], where)
         assigned, unknown, more = assign_channels(images, where)
+        unknown += unusable
+        if not_looked_into:
+            message = (
+                f"not looked into: {', '.join(not_looked_into)}. Only NIfTI images in the exam's own folder are read."
+            )
+            more.append(Problem("not_looked_into", message))
         return Exam(
             exam_id=exam_id,
             date=date,
@@ -100,23 +124,32 @@ def _look_at_date(date: datetime.date) -> list[Problem]:
 def _not_used(unknown: Sequence[str]) -> list[Problem]:
     if not unknown:
         return []
-    hints = ", ".join(_with_hint(name, (LIVER_MASK,)) for name in unknown)
+    hints = ", ".join(_with_hint(name, (LIVER_MASK, *CHANNELS)) for name in unknown)
     return [Problem("images_not_used", f"not understood and not used: {hints}.")]
 
 
-def _with_hint(name: str, also: Sequence[str] = (), channels: Sequence[str] | None = None) -> str:
-    close = suggest_channel(name, also) if channels is None else suggest_channel(name, channels)
+def _with_hint(name: str, channels: Sequence[str]) -> str:
+    close = suggest_channel(name, channels)
     return f"{name} (did you mean {close}?)" if close else name
 
 
-def _images_by_name(files: Sequence[NamedFile], where: str) -> dict[str, NiftiImage]:
+def _images_by_name(files: Sequence[NamedFile], where: str) -> tuple[dict[str, NiftiImage], list[str]]:
+    """Name → image, and the names of files that are no channel and can't be taken apart, with the reason."""
     images: dict[str, NiftiImage] = {}
+    unusable = []
     for file in files:
-        for name, image in _split_volumes(file):
+        try:
+            parts = _split_volumes(file)
+        except Refusal as refusal:
+            if all(is_channel_name(name) for name in file.name.split("+")):
+                raise
+            unusable.append(f"{file.name} ({refusal.message.rstrip('.')})")
+            continue
+        for name, image in parts:
             if name in images:
                 raise Refusal("channel_twice", f"{where}: {name} is there twice ({image.source}). Keep the right one.")
             images[name] = image
-    return images
+    return images, unusable
 
 
 def _split_volumes(file: NamedFile) -> list[tuple[str, NiftiImage]]:
@@ -265,7 +298,7 @@ def _refuse_missing(patient: Patient, channels: Sequence[str]) -> None:
         exam_ids.append(exam.exam_id)
         there = ", ".join(exam.images) or "no known channel"
         sentence = f"exam {exam.exam_id} lacks {', '.join(missing)} (it has {there})"
-        hints = [_with_hint(name, channels=missing) for name in exam.unknown_files]
+        hints = [_with_hint(name, missing) for name in exam.unknown_files]
         sentences.append(sentence + (f"; not understood: {', '.join(hints)}" if hints else ""))
     if sentences:
         advice = "Add or rename the files, leave the exam out, or use a bundle for the channels that are there."

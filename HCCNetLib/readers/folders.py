@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +13,12 @@ from HCCNetLib.readers.nifti import image_stem
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
 from HCCNetLib.records import Cohort, Patient, Problem, Refusal
 
-# What an exam may be packed into, and what it may hold that is not read.
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
-_DICOM = (".dcm", ".ima")
+# What an exam may be packed into, and images that are not read here.
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+_OTHER_IMAGES = (
+    *(".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".par", ".rec"),
+    *(".nrrd.gz", ".img.gz"),
+)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -44,19 +48,27 @@ def name_as_given(folder: Path) -> str:
 
 
 def is_patient_folder(folder: Path) -> bool:
-    """Whether a folder holds at least one folder (or what ought to be one) named by a date.
+    """Whether a folder is a patient's: it holds exams, that is folders named by a date, and no patients.
 
-    A dated folder of dated folders is a patient whose id looks like a date, not an exam.
+    A dated folder without images of its own beside folders of dated exams is something else in a cohort (logs), or a
+    patient whose id looks like a date.
     """
-    dated = [p for p in entries(folder) if _looks_like_exam(p)]
-    return any(not p.is_dir() or not any(date_in_name(q.name) and q.is_dir() for q in entries(p)) for p in dated)
+    found = [p for p in entries(folder) if date_in_name(p.name) is not None and (p.is_dir() or p.is_symlink())]
+    if not found or any(p.is_dir() and holds_images(entries(p)) for p in found):
+        return bool(found)
+    subfolders = [p for p in entries(folder) if p.is_dir()]
+    return not any(date_in_name(q.name) is not None and q.is_dir() for p in subfolders for q in entries(p))
 
 
-def _looks_like_exam(path: Path) -> bool:
-    """A folder named by a date, a link so named that leads nowhere, or an archive."""
-    if date_in_name(path.name) is not None:
-        return path.is_dir() or path.is_symlink()
-    return path.name.lower().endswith(_ARCHIVES) and date_in_name(path.name.split(".")[0]) is not None
+def _unopened_exam(path: Path, dates: set[datetime.date]) -> bool:
+    """Whether a path is an exam that can't be opened: a dated link to nowhere, or an archive not unpacked beside."""
+    if path.is_symlink() and not path.exists():
+        return date_in_name(path.name) is not None
+    suffix = next((s for s in _ARCHIVES if path.name.lower().endswith(s)), None)
+    if suffix is None or path.is_dir():
+        return False
+    date = date_in_name(path.name[: -len(suffix)])
+    return date is not None and date not in dates
 
 
 def read_patient_folder(folder: Path, options: ReadingOptions | None = None) -> Patient:
@@ -67,18 +79,20 @@ def read_patient_folder(folder: Path, options: ReadingOptions | None = None) -> 
     """
     exams = []
     problems = []
-    for path in entries(folder):
+    found = entries(folder)
+    dates = {date for p in found if p.is_dir() and (date := date_in_name(p.name)) is not None}
+    for path in found:
         date = date_in_name(path.name)
-        if _looks_like_exam(path) and not path.is_dir():
+        if _unopened_exam(path, dates):
             message = (
                 f"{path.name} looks like an exam and is no folder that can be opened (a link to nowhere, or packed)."
             )
             raise Refusal("unreadable_exam", f"{message} Unpack or mount it, or move it elsewhere.")
         if date is not None and path.is_dir():
-            exams.append(assemble_exam(path.name, date, exam_files(path), options))
+            exams.append(assemble_exam(path.name, date, exam_files(path), options, not_looked_into(path)))
         elif path.is_dir():
             _refuse_if_exam(path)
-            problems.append(Problem("passed_over", f"The folder {path.name} was passed over: it holds no images."))
+            problems.append(Problem("passed_over", f"The folder {path.name} was passed over: it holds no image."))
         elif image_stem(path) is not None:
             message = (
                 f"{path.name} lies beside the exam folders and belongs to no exam. Put it into a folder named by the "
@@ -89,10 +103,10 @@ def read_patient_folder(folder: Path, options: ReadingOptions | None = None) -> 
 
 
 def exam_files(folder: Path) -> list[NamedFile]:
-    """The images of an exam folder, and its liver box; other files are none of our business.
+    """The images of an exam folder, and its liver box; files of other kinds are none of our business.
 
     Raises:
-        Refusal: no permission, or a link to an image that leads nowhere.
+        Refusal: no permission.
     """
     try:
         paths = entries(folder)
@@ -101,10 +115,23 @@ def exam_files(folder: Path) -> list[NamedFile]:
     files = []
     for path in paths:
         name = LIVER_BOX if path.name == f"{LIVER_BOX}.json" else image_stem(path)
-        if name is None or path.is_dir():
-            continue
-        files.append(NamedFile(name, path, f"{folder.name}/{path.name}"))
+        if name is not None and not path.is_dir():
+            files.append(NamedFile(name, path, f"{folder.name}/{path.name}"))
     return files
+
+
+def not_looked_into(folder: Path) -> list[str]:
+    """What an exam folder holds that a user may think is read: images in subfolders, a liver in another format."""
+    names = []
+    for path in entries(folder):
+        if path.is_dir() and holds_images(path.rglob("*")):
+            names.append(f"the folder {path.name}")
+        elif image_stem(path) is None and path.name != f"{LIVER_BOX}.json":
+            is_image = path.name.lower().endswith(_OTHER_IMAGES)
+            is_liver = path.name.lower().startswith(("liver_mask", "liver_box", "livermask", "liverbox"))
+            if is_image or is_liver:
+                names.append(path.name)
+    return names
 
 
 def _refuse_if_exam(folder: Path) -> None:
@@ -118,8 +145,19 @@ def _refuse_if_exam(folder: Path) -> None:
 
 
 def holds_images(paths: Iterable[Path]) -> bool:
-    """Whether any of the paths is an image by its name."""
-    return any(image_stem(p) is not None or p.suffix.lower() in _DICOM for p in paths)
+    """Whether any of the paths is an image, by its name or, of a file without suffix, by DICOM's mark."""
+    return any(
+        image_stem(p) is not None or p.name.lower().endswith(_OTHER_IMAGES) or (not p.suffix and _is_dicom(p))
+        for p in paths
+    )
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def read_cohort_folder(folder: Path, options: ReadingOptions | None = None) -> Cohort:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from HCCNetLib.preprocessing.geometry import apply_affine
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE
 from HCCNetLib.records import Grid, Refusal
-from HCCNetLib.synthetic.disease import Course, draw_courses, patient_name, sphere_ml
+from HCCNetLib.synthetic.disease import Course, draw_courses, sphere_ml
 from HCCNetLib.synthetic.oracle import describe_oracle
 from HCCNetLib.synthetic.phantom import Phantom, PhantomModel, draw_phantom
 from HCCNetLib.synthetic.rendering import ORGAN_LABELS, RenderedExam, render_exam
@@ -129,6 +129,7 @@ def synthesize(
 def count_labels(courses: Sequence[Course], horizon: float) -> dict[str, Any]:
     """Patients, exams and landmarks by label."""
     latest = [course.label(-1, horizon) for course in courses]
+    labelled = [course.label(exams[-1], horizon) for course in courses if (exams := course.labelled(horizon))]
     every = [course.label(exam, horizon) for course in courses for exam in range(len(course.dates))]
 
     def by_label(labels: Sequence[bool | None]) -> dict[str, int]:
@@ -142,6 +143,7 @@ def count_labels(courses: Sequence[Course], horizon: float) -> dict[str, Any]:
         "diagnosed": sum(course.outcome.diagnosis_date is not None for course in courses),
         "censored": latest.count(None),
         "latest_landmarks": by_label(latest),
+        "latest_labelled_landmarks": by_label(labelled),
         "all_landmarks": by_label(every),
     }
 
@@ -197,7 +199,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         card = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise Refusal("bad_card", f"{path} is no readable cohort card. Choose another folder.") from error
-    if not isinstance(card, dict):
+    if not isinstance(card, dict) or type(card.get("patients")) is not int:
         raise Refusal("bad_card", f"{path} is no cohort card. Choose another folder.")
     return card
 
@@ -211,7 +213,7 @@ def _refuse_other(folder: Path, before: dict[str, Any], plan: CohortPlan) -> Non
         shown = "; ".join(f"{key} is {old.get(key)}, not {new.get(key)}" for key in differing[:5])
         message = f"{folder} holds another phantom cohort: {shown}. Give the same parameters, or choose another folder."
         raise Refusal("other_cohort", message)
-    if int(before.get("patients", 0)) > plan.patients:
+    if before["patients"] > plan.patients:
         message = f"{folder} is meant for {before['patients']} patients, not {plan.patients}. Ask for as many or more."
         raise Refusal("other_cohort", message)
 
@@ -226,12 +228,22 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _write_patients(folder: Path, plan: CohortPlan, processes: int, tell: Progress) -> None:
-    missing = [index for index in range(plan.patients) if not (folder / patient_name(index)).is_dir()]
+    courses = draw_courses(plan.model.disease, plan.seed, range(plan.patients))
+    missing = [course.index for course in courses if not _is_whole(folder, course, plan.model.channels)]
     done = plan.patients - len(missing)
     tell("writing patients", done, plan.patients)
     for _ in _each_written(folder, plan, missing, min(processes, len(missing))):
         done += 1
         tell("writing patients", done, plan.patients)
+
+
+def _is_whole(folder: Path, course: Course, channels: Sequence[str]) -> bool:
+    """Whether all of a patient's files are there; somebody may have taken some away since."""
+    truth = folder / TRUTH_FOLDER / course.patient_id
+    days = [date.isoformat() for date in course.dates]
+    images = [folder / course.patient_id / day / f"{channel}.nii.gz" for day in days for channel in channels]
+    masks = [truth / day / f"{mask}.nii.gz" for day in days for mask in ("lesion", "organs")]
+    return all(path.is_file() for path in (*images, *masks, truth / TRUTH_FILE))
 
 
 def _each_written(folder: Path, plan: CohortPlan, missing: Sequence[int], processes: int) -> Iterator[None]:
@@ -285,8 +297,9 @@ def write_patient(folder: Path, plan: CohortPlan, index: int) -> None:
     (truth / TRUTH_FILE).write_text(_json(_patient_truth(phantom, plan) | {"exams": records}), encoding="utf-8")
     (folder / TRUTH_FOLDER).mkdir(exist_ok=True)
     final_truth = folder / TRUTH_FOLDER / name
-    if final_truth.exists():  # of a run that ended between the two moves
-        shutil.rmtree(final_truth)
+    for part in (final_truth, folder / name):  # of a run that ended between the two moves, or no longer whole
+        if part.exists():
+            shutil.rmtree(part)
     truth.rename(final_truth)
     exams.rename(folder / name)
 

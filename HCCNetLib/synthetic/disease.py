@@ -1,10 +1,14 @@
 """The disease model: exam dates, lesion sizes and outcomes of phantom patients, without any image.
 
-It is built so that growth per time decides and nothing else does. Both kinds of patient have the same distribution of
-the number of exams, of the gaps between them, and of the lesion's size at the landmark (the latest exam); only the
-volume doubling time differs. A fast lesion seen over a short time and a slow one seen over a long time grow alike, so
-sizes in order without dates do not suffice; some benign lesions shrink, so a set of sizes without order does not
-either.
+It is built so that at the latest exam growth per time decides and nothing else does. Both kinds of patient have the
+same distribution of the number of exams, of the gaps between them, and of the lesion's size at the landmark (the latest
+exam); only the volume doubling time differs. A fast lesion seen over a short time and a slow one seen over a long time
+grow alike, so sizes in order without dates do not suffice; some benign lesions shrink, so a set of sizes without order
+does not either.
+
+Earlier exams are landmarks too, by the same rule. A malignant patient's are mostly negative, the diagnosis being far
+away, and the few who are lost to follow-up may have only such a landmark. Over all labelled landmarks the number of
+exams and their dates therefore tell something; the oracle says how much.
 
 Earlier sizes follow from the landmark's backwards in time. Two limits keep them what an image can show: a lesion that
 grew from less than ``smallest_mm`` stands at ``smallest_mm``, and one that shrank did so from ``largest_mm``, at which
@@ -63,7 +67,7 @@ class DiseaseModel:
     largest_mm: float = 46.0
     horizon: float = 12.0
     diagnosis: Range = (1.0, 11.5)
-    lost_fraction: float = 0.1
+    lost_fraction: float = 0.05
     lost: Range = (0.5, 11.5)
     follow_up: Range = (12.5, 36.0)
 
@@ -111,6 +115,10 @@ class Course:
     def label(self, exam: int, horizon: float) -> bool | None:
         """The label of an exam as landmark."""
         return landmark_label(self.outcome, self.dates[exam], horizon)
+
+    def labelled(self, horizon: float) -> list[int]:
+        """The exams that have a label as landmark, oldest first; the last of them is the one that is evaluated."""
+        return [exam for exam in range(len(self.dates)) if self.label(exam, horizon) is not None]
 
 
 def sphere_ml(diameter: float) -> float:

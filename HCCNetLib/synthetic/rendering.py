@@ -58,7 +58,8 @@ _ORGAN_TISSUES = {
 
 _BOWEL_CONTRAST = 0.3
 _DISC_PERIOD, _DISC_HEIGHT = 34.0, 8.0  # mm
-_FINE = 3  # sub-voxels along each axis for the target lesion, whose volume must be right
+# Sub-voxels along each axis for the target lesion, whose volume must be right: a twelfth of its diameter or finer.
+_FEWEST_FINE, _MOST_FINE, _FINE_PER_DIAMETER = 3, 16, 12
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class RenderedExam:
     Args:
         grid: of everything here.
         images: channel → int16 (X, Y, Z).
-        lesion: 1 where at least half of the voxel is target lesion.
+        lesion: 1 where at least half of the voxel is target lesion; of one smaller than that, the voxel that holds most.
         organs: ``ORGAN_LABELS``, 0 elsewhere.
     """
 
@@ -185,28 +186,31 @@ def _paint_discs(painter: _Painter, anatomy: Anatomy) -> None:
 
 
 def _paint_lesion(painter: _Painter, phantom: Phantom, exam: int) -> Mask:
-    shape = phantom.target.shape(phantom.course.diameters[exam])
+    diameter = phantom.course.diameters[exam]
+    shape = phantom.target.shape(diameter)
     mask = np.zeros(painter.labels.shape, dtype=np.uint8)
     block = painter.organs.block(shape, painter.edge)
     if block is None:
         return mask
-    part = _fine_coverage(shape, painter.organs, block, painter.edge)
+    fine = int(np.clip(np.ceil(_FINE_PER_DIAMETER * painter.edge / diameter), _FEWEST_FINE, _MOST_FINE))
+    part = _fine_coverage(shape, painter.organs, block, painter.edge, fine)
     painter.cover(block, part, phantom.target.tissue.signal(painter.channels), None)
-    mask[block] = part >= 0.5
-    painter.labels[block][part >= 0.5] = ORGAN_LABELS["liver"]
+    inside = part >= min(0.5, float(part.max()))
+    mask[block] = inside
+    painter.labels[block][inside] = ORGAN_LABELS["liver"]
     return mask
 
 
-def _fine_coverage(shape: Shape, raster: Raster, block: Slices, edge: float) -> Volume:
-    """Part of each voxel inside a small body, from ``_FINE``³ points in each."""
+def _fine_coverage(shape: Shape, raster: Raster, block: Slices, edge: float, fine: int) -> Volume:
+    """Part of each voxel inside a small body, from ``fine``³ points in each."""
     size = tuple(s.stop - s.start for s in block)
     start = np.array([s.start for s in block], dtype=np.float64)
-    to_voxels = translation(start - 0.5) @ scaling([1 / _FINE] * 3) @ translation([0.5] * 3)
-    fine = Raster((size[0] * _FINE, size[1] * _FINE, size[2] * _FINE), raster.to_anatomy @ to_voxels)
-    i, j, k = fine.shape
-    distance = shape.distance(fine.points((slice(0, i), slice(0, j), slice(0, k))))
-    part = np.clip(np.float32(0.5) - distance * np.float32(_FINE / edge), 0, 1)
-    mean: Volume = part.reshape(size[0], _FINE, size[1], _FINE, size[2], _FINE).mean(axis=(1, 3, 5))
+    to_voxels = translation(start - 0.5) @ scaling([1 / fine] * 3) @ translation([0.5] * 3)
+    points = Raster((size[0] * fine, size[1] * fine, size[2] * fine), raster.to_anatomy @ to_voxels)
+    i, j, k = points.shape
+    distance = shape.distance(points.points((slice(0, i), slice(0, j), slice(0, k))))
+    part = np.clip(np.float32(0.5) - distance * np.float32(fine / edge), 0, 1)
+    mean: Volume = part.reshape(size[0], fine, size[1], fine, size[2], fine).mean(axis=(1, 3, 5))
     return mean
 
 

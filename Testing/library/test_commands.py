@@ -224,12 +224,19 @@ def test_a_refused_patient_keeps_no_result_that_passes_for_today_s(
     assert run("predict", folder, "--out", out) == 3
     assert "an earlier result was moved" in capsys.readouterr().err
     assert sorted(p.name for p in out.iterdir()) == ["P1 (earlier)", "summary.json"]
+    # A refusal of the input alone, and again: nothing is ever deleted.
     (folder / "P1" / "2021-03-14").rename(folder / "P1" / "2020-01-05_again")
-    run("predict", folder / "P1", "--out", tmp_path / "other")
-    (tmp_path / "other" / "P1").mkdir(parents=True)
-    (tmp_path / "other" / "P1" / "prediction.json").write_text("{}")
-    assert run("predict", folder / "P1", "--out", tmp_path / "other") == 1
-    assert [p.name for p in (tmp_path / "other").iterdir()] == ["P1 (earlier)"]
+    (out / "P1").mkdir()
+    (out / "P1" / "prediction.json").write_text("{}")
+    assert run("predict", folder / "P1", "--out", out) == 1
+    assert sorted(p.name for p in out.iterdir()) == ["P1 (earlier 2)", "P1 (earlier)", "summary.json"]
+
+
+def test_a_mistyped_path_says_nothing_against_an_earlier_result(tmp_path: Path) -> None:
+    (tmp_path / "out" / "P1").mkdir(parents=True)
+    (tmp_path / "out" / "P1" / "prediction.json").write_text("{}")
+    assert run("predict", tmp_path / "not-mounted" / "P1", "--out", tmp_path / "out") == 1
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["P1"]
 
 
 def test_long_and_foreign_names_become_folders(samples: Path, tmp_path: Path) -> None:

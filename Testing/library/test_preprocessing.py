@@ -302,6 +302,19 @@ def test_a_liver_outside_the_images_is_refused() -> None:
         prepare_exam(exam, DWI[:1], CONFIG)
 
 
+def test_a_liver_given_as_probability_is_cut_at_one_half() -> None:
+    shape, affine = grid_of("LPS")
+    place = positions(shape, affine)
+    share = np.exp(-((place - (BODY_CENTRE + np.array([40.0, 10.0, 20.0]))) ** 2).sum(axis=-1) / (2 * 40.0**2)).astype(
+        np.float32
+    )
+    exam = make_exam("2020-01-01", shape, affine, DWI[:1])
+    soft = prepare_exam(replace(exam, liver_mask=ArrayImage(share, affine, "p")), DWI[:1], CONFIG)
+    hard = prepare_exam(replace(exam, liver_mask=ArrayImage((share > 0.5) * 255.0, affine, "m")), DWI[:1], CONFIG)
+    assert np.array_equal(soft.data, hard.data)
+    assert soft.liver_fraction == hard.liver_fraction
+
+
 def test_an_empty_liver_mask_is_refused() -> None:
     shape, affine = grid_of("LPS")
     empty = ArrayImage(np.zeros(shape, dtype=np.float32), affine, "liver_mask.nii.gz")

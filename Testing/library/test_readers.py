@@ -101,7 +101,16 @@ def test_two_names_for_one_channel_are_refused() -> None:
 def test_misspelt_names_are_guessed_only_in_words() -> None:
     assert suggest_channel("dwi_B400") == "DWI_b400"
     assert suggest_channel("T1_aterial") == "T1_arterial"
-    assert suggest_channel("localizer") is None
+    assert suggest_channel("b400") == "DWI_b400"
+    assert suggest_channel("dwi_400") == "DWI_b400"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["localizer", "T1", "T1_post", "T1_pre", "T1_map", "T1C", "T2_HASTE", "DWI_b1000", "DWI_b80", "spleen_mask", "ADC"],
+)
+def test_a_hint_that_might_be_wrong_is_not_given(name: str) -> None:
+    assert suggest_channel(name, ("liver_mask", *CHANNELS)) is None
 
 
 # ---------------------------------------------------------------- form 1
@@ -397,7 +406,13 @@ def test_diffusion_directions_are_not_taken_for_channels(tmp_path: Path) -> None
     image.set_sform(AFFINE, code="scanner")
     folder = write_one(tmp_path, image, "diffusion.nii.gz")
     (folder / "2020-01-05" / "diffusion.bval").write_text("0 800 800")
-    assert "several volumes of one b-value" in refusal_of(lambda: read_input(folder)).message
+    patient = read_input(folder).patients[0]
+    assert patient.exams[0].images == {}
+    missing = refusal_of(lambda: require_channels(patient, ("DWI_b0",))).message
+    assert "not understood: diffusion (2020-01-05/diffusion.nii.gz has several volumes of one b-value" in missing
+    # Beside the channels that a model reads, such a series is only named.
+    write_nifti(folder / "2020-01-05" / "DWI_b0.nii.gz", body(positions(SHAPE, AFFINE)), AFFINE)
+    assert "diffusion (" in checked(folder)[0].message
 
 
 def test_an_image_that_does_not_say_how_it_lies_is_refused(tmp_path: Path) -> None:
@@ -577,17 +592,43 @@ def test_patients_are_named_as_given_and_not_by_what_a_link_points_to(tmp_path: 
     assert "link that leads nowhere" in read_input(tmp_path / "cohort").refused["P003"].message
 
 
-@pytest.mark.parametrize("what", ["link", "zip"])
+@pytest.mark.parametrize("what", ["2021-01-11", "2021-01-11.zip", "2021-01-11_baseline.zip", "20210111_x.tar.gz"])
 def test_an_exam_that_cannot_be_opened_is_not_left_out(tmp_path: Path, what: str) -> None:
     folder = write_patient(tmp_path / "P1", ("2020-01-05",), DWI[:1])
-    if what == "link":
-        (folder / "2021-01-11").symlink_to(tmp_path / "not-mounted")
+    (folder / "2021-01-11_letter.pdf").write_text("not an exam")
+    (folder / "2020-01-05_backup.zip").write_bytes(b"PK")  # its exam is there
+    assert len(read_input(folder).patients[0].exams) == 1
+    if what == "2021-01-11":
+        (folder / what).symlink_to(tmp_path / "not-mounted")
     else:
-        (folder / "2021-01-11.zip").write_bytes(b"PK")
+        (folder / what).write_bytes(b"PK")
     refusal = refusal_of(lambda: read_input(folder))
     assert refusal.code == "unreadable_exam"
-    assert "2021-01-11" in refusal.message
-    (folder / "2021-01-11_letter.pdf").write_text("not an exam")
+    assert what in refusal.message
+
+
+def test_a_dated_folder_or_archive_beside_patients_is_no_exam(tmp_path: Path) -> None:
+    write_patient(tmp_path / "P1", ("2020-01-05",), DWI[:1])
+    (tmp_path / "2022-01-01_logs").mkdir()
+    (tmp_path / "20230101.zip").write_bytes(b"PK")
+    cohort = read_input(tmp_path)
+    assert [p.patient_id for p in cohort.patients] == ["P1"]
+    assert ["2022-01-01_logs" in p.message for p in cohort.problems] == [True]
+
+
+def test_what_an_exam_folder_holds_and_is_not_read_is_named(tmp_path: Path) -> None:
+    folder = write_patient(tmp_path / "P1", ("2020-01-05",), DWI[:1])
+    exam = folder / "2020-01-05"
+    write_nifti(exam / "seg" / "liver_mask.nii.gz", np.ones(SHAPE), AFFINE)
+    (exam / "liver_mask.seg.nrrd").write_bytes(b"x")
+    (exam / "Liver_box.json").write_text("{}")
+    (exam / "DWI_b0.json").write_text("{}")
+    (exam / "report.pdf").write_bytes(b"x")
+    (problem,) = read_input(folder).patients[0].exams[0].problems
+    assert problem.message == (
+        "not looked into: Liver_box.json, liver_mask.seg.nrrd, the folder seg. Only NIfTI images in the exam's own folder "
+        "are read."
+    )
 
 
 def test_an_image_that_is_a_link_to_nowhere_is_missed(tmp_path: Path) -> None:
@@ -600,7 +641,7 @@ def test_images_deep_in_an_undated_folder_are_not_passed_over(tmp_path: Path) ->
     folder = write_patient(tmp_path / "P1", ("2020-01-05",), DWI[:1])
     (folder / "notes").mkdir()
     assert [p.message for p in read_input(folder).patients[0].problems] == [
-        "The folder notes was passed over: it holds no images."
+        "The folder notes was passed over: it holds no image."
     ]
     (folder / "20-02-2023" / "series").mkdir(parents=True)
     (folder / "20-02-2023" / "series" / "1.dcm").write_bytes(b"x")
@@ -664,9 +705,13 @@ def test_a_liver_box_that_is_none_is_refused(tmp_path: Path, box: object) -> Non
     assert "liver_box.json" in refusal_of(lambda: read_input(folder)).message
 
 
-def test_a_b_value_between_two_candidates_is_refused() -> None:
-    refusal = refusal_of(lambda: assign_channels(["DWI_b0", "DWI_b100", "DWI_b200"], "exam x"))
-    assert refusal.message == "exam x: DWI_b100 and DWI_b200 are equally near to DWI_b150. Keep or rename one."
+def test_of_two_b_values_equally_near_none_is_taken() -> None:
+    assigned, unknown, problems = assign_channels(["DWI_b0", "DWI_b100", "DWI_b200"], "exam x")
+    assert assigned == {"DWI_b0": "DWI_b0"}
+    assert unknown == ["DWI_b100", "DWI_b200"]
+    assert [p.message for p in problems] == [
+        "exam x: DWI_b100 and DWI_b200 are equally near to DWI_b150; none is used. Keep or rename one."
+    ]
 
 
 @pytest.mark.parametrize(

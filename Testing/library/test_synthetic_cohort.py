@@ -122,7 +122,10 @@ def test_truth_lies_on_the_grid_of_its_exam_and_says_where_and_how_large_the_les
             np.testing.assert_array_equal(organs.affine, lesion.affine)
             mask = np.asarray(lesion.dataobj)
             assert set(np.unique(np.asarray(organs.dataobj))) <= {0, *card["organ_labels"].values()}
-            assert said["lesion_mask_ml"] == pytest.approx(mask.sum() * np.prod(lesion.header.get_zooms()) / 1000)
+            assert said["lesion_mask_ml"] == pytest.approx(
+                mask.sum() * np.prod(lesion.header.get_zooms()) / 1000, abs=1e-6
+            )
+            assert mask.any()
             assert np.exp(said["lesion_log_ml"]) == pytest.approx(said["lesion_ml"], rel=1e-4)
             if said["lesion_diameter_mm"] > 20:
                 centre = apply_affine(lesion.affine, np.argwhere(mask).astype(float)).mean(axis=0)
@@ -176,6 +179,15 @@ def test_a_run_that_was_killed_between_truth_and_exams_is_repaired(cohort, tmp_p
     assert not (folder / ".unfinished").exists()
 
 
+def test_files_that_were_taken_away_come_back(cohort, tmp_path):
+    folder = shutil.copytree(cohort[0], tmp_path / "cohort")
+    exams = sorted((folder / "PH00002").iterdir())
+    shutil.rmtree(exams[0])
+    shutil.rmtree(folder / "truth" / "PH00004")
+    synthesize(folder, PLAN)
+    assert contents(folder) == contents(cohort[0])
+
+
 def test_more_patients_can_be_asked_for_later(cohort, tmp_path):
     folder = tmp_path / "cohort"
     synthesize(folder, CohortPlan(2, 3, COARSE))
@@ -205,7 +217,7 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"card"'])
+@pytest.mark.parametrize("text", ["{", "[]", '"card"', '{"patients": null}'])
 def test_a_damaged_card_is_refused(tmp_path, text):
     (tmp_path / "cohort.json").write_text(text)
     with pytest.raises(Refusal, match="cohort card"):

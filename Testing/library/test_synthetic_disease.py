@@ -114,12 +114,12 @@ def test_malignant_patients_are_diagnosed_within_the_horizon_unless_lost_and_ben
         assert course.outcome.last_seen_date > course.dates[-1]
 
 
-def test_a_tenth_of_the_patients_is_lost_to_follow_up_whatever_their_kind(courses):
+def test_a_twentieth_of_the_patients_is_lost_to_follow_up_whatever_their_kind(courses):
     lost = [c.label(-1, MODEL.horizon) is None for c in of_kind(courses, "benign")]
-    assert 0.08 < np.mean(lost) < 0.12
+    assert 0.04 < np.mean(lost) < 0.06
     # Of the malignant ones, those whose diagnosis came first are not lost.
     lost = [c.label(-1, MODEL.horizon) is None for c in of_kind(courses, "malignant")]
-    assert 0.03 < np.mean(lost) < 0.08
+    assert 0.015 < np.mean(lost) < 0.04
 
 
 def test_an_exam_long_before_the_diagnosis_is_a_negative_landmark(courses):
