@@ -123,7 +123,7 @@ def test_truth_lies_on_the_grid_of_its_exam_and_says_where_and_how_large_the_les
             mask = np.asarray(lesion.dataobj)
             assert set(np.unique(np.asarray(organs.dataobj))) <= {0, *card["organ_labels"].values()}
             assert said["lesion_mask_ml"] == pytest.approx(
-                mask.sum() * np.prod(lesion.header.get_zooms()) / 1000, abs=1e-6
+                mask.sum() * np.prod(lesion.header.get_zooms()) / 1000, rel=1e-6, abs=1e-6
             )
             assert mask.any()
             assert np.exp(said["lesion_log_ml"]) == pytest.approx(said["lesion_ml"], rel=1e-4)
