@@ -221,10 +221,11 @@ def _print_one(prediction: Prediction, folder: Path, as_json: bool) -> None:
         return
     low, high = prediction.spread["low"], prediction.spread["high"]
     exams = len(prediction.exams)
-    spread = "member" if len(prediction.members) == 1 else "members"
+    spread = f" (members {low:.1%} to {high:.1%})" if len(prediction.members) > 1 else ""
+    what = "risk" if prediction.bundle["calibrated"] else "uncalibrated output"
     risk = (
-        f"risk {prediction.risk:.1%} ({spread} {low:.1%} to {high:.1%}) of a diagnosis within "
-        f"{prediction.horizon_months:g} months after {prediction.landmark}, from {exams} exam{'s' * (exams > 1)}"
+        f"{what} {prediction.risk:.1%}{spread} of a diagnosis within {prediction.horizon_months:g} months after "
+        f"{prediction.landmark}, from {exams} exam{'s' * (exams > 1)}"
     )
     if prediction.bundle["demonstration"]:
         risk = f"demonstration weights, no meaning for this patient; the arithmetic gives {risk}"

@@ -122,24 +122,13 @@ def _result(result: Mapping[str, Any]) -> str:
     """The risk with the spread of its members: large, or in a table only where it has no meaning."""
     spread, count = result["spread"], len(result["members"])
     of = (
-        f"of a diagnosis of hepatocellular carcinoma within {_text(result['horizon_months'])} months after "
+        f"of a diagnosis of hepatocellular carcinoma within {float(result['horizon_months']):g} months after "
         f"{_text(result['landmark'])}"
     )
     kind = "estimated risk" if result["bundle"]["calibrated"] else "network output, not calibrated, for the risk"
     between = f"{percent(spread['low'])} to {percent(spread['high'])}"
-    figures = (
-        (
-            ("Risk, calibrated", percent(result["risk"])),
-            ("Risk before calibration", percent(result["risk_uncalibrated"])),
-        )
-        if result["bundle"]["calibrated"]
-        else (("Mean output of the networks, not calibrated", percent(result["risk"])),)
-    )
-    rows = _rows(
-        *figures,
-        (f"Smallest to largest of {count} members", between),
-        ("Standard deviation of the members", f"{100 * spread['sd']:.1f} percentage points"),
-    )
+    rows = _rows(*_risk_rows(result), *(_spread_rows(result) if count > 1 else ()))
+    of_members = f"<b>{between}</b> from the smallest to the largest of {count} members" if count > 1 else "one network"
     if _is_demonstration(result):
         head = (
             f'<p class="no-meaning">This result has no meaning for this patient, so no risk {of} is given. '
@@ -148,11 +137,32 @@ def _result(result: Mapping[str, Any]) -> str:
     else:
         head = (
             f'<div class="risk"><span class="figure">{percent(result["risk"])}</span>'
-            f'<span class="of">{kind} {of}<br><b>{between}</b> from the smallest to the largest of '
-            f"{count} members</span></div>"
+            f'<span class="of">{kind} {of}<br>{of_members}</span></div>'
         )
     strip = dot_strip(result["members"], None if _is_demonstration(result) else result["risk"])
     return f"<section><h2>Result</h2>{head}<figure>{strip}</figure>{rows}</section>"
+
+
+def _risk_rows(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The risk in figures; what is not calibrated is not called so."""
+    if not result["bundle"]["calibrated"]:
+        return (("Mean output of the networks, not calibrated", percent(result["risk"])),)
+    return (
+        ("Risk, calibrated", percent(result["risk"])),
+        ("Risk before calibration", percent(result["risk_uncalibrated"])),
+    )
+
+
+def _spread_rows(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """How far the members differ."""
+    spread = result["spread"]
+    return (
+        (
+            f"Smallest to largest of {len(result['members'])} members",
+            f"{percent(spread['low'])} to {percent(spread['high'])}",
+        ),
+        ("Standard deviation of the members", f"{100 * spread['sd']:.1f} percentage points"),
+    )
 
 
 def _rows(*rows: tuple[str, str]) -> str:

@@ -48,7 +48,7 @@ def dot_strip(members: Sequence[float], ensemble: float | None) -> str:
     return (
         f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {_WIDTH:g} 86">'
         f'<text class="row" x="{_LEFT - 16:g}" y="{base - 4:g}">Risk by each of</text>'
-        f'<text class="row" x="{_LEFT - 16:g}" y="{base + 11:g}">{len(members)} members</text>'
+        f'<text class="row" x="{_LEFT - 16:g}" y="{base + 11:g}">{len(members)} member{"s" * (len(members) > 1)}</text>'
         f'<path class="axis" d="M{_LEFT:g} {base:g}H{_RIGHT:g}"/>{ticks}{line}{dots}</svg>'
     )
 

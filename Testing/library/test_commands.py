@@ -576,7 +576,7 @@ def test_bundle_convert_makes_a_bundle_that_predicts(
     result = json.loads((tmp_path / "out" / "RA01" / "prediction.json").read_text())
     assert not result["bundle"]["demonstration"]
     assert "demonstration" not in {w["code"] for w in result["warnings"]}
-    assert "RA01: risk " in capsys.readouterr().out
+    assert "RA01: uncalibrated output " in capsys.readouterr().out
 
 
 def test_doctor_prints_versions_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:

@@ -546,3 +546,14 @@ def test_members_of_equal_risk_are_stacked_not_hidden():
     dots = re.findall(r'class="dot" cx="([\d.]+)" cy="([\d.]+)"', drawn)
     assert len(set(dots)) == 4
     assert len({x for x, _ in dots}) == 2
+
+
+def test_what_is_not_calibrated_is_not_called_a_risk_and_one_network_has_no_spread():
+    bundle = {**RESULT["bundle"], "calibrated": False}
+    page = render_report(result(bundle=bundle, members=[0.5], horizon_months=12.0), [])
+    assert "network output, not calibrated" in page
+    assert "estimated risk" not in page
+    assert "Risk, calibrated" not in page
+    assert "1 members" not in page
+    assert "within 12 months" in page
+    assert "estimated risk" in render_report(RESULT, [])
