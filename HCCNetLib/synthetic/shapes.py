@@ -49,11 +49,10 @@ class Ellipsoid:
         if self.rotation is not None:
             r = self.rotation.astype(np.float32)
             x, y, z = (r[0, i] * x + r[1, i] * y + r[2, i] * z for i in range(3))
-        first, second = np.float32(0), np.float32(0)
-        for p, axis in zip((x, y, z), self.semi_axes, strict=True):
-            squared = np.square(p / np.float32(axis))
-            first = first + squared
-            second = second + squared / np.float32(axis * axis)
+        squares = [np.square(p / np.float32(axis)) for p, axis in zip((x, y, z), self.semi_axes, strict=True)]
+        first = squares[0] + squares[1] + squares[2]
+        a, b, c = (s / np.float32(axis * axis) for s, axis in zip(squares, self.semi_axes, strict=True))
+        second = a + b + c
         k0 = np.sqrt(first)
         distance: Volume = k0 * (k0 - 1) / np.sqrt(second + np.float32(1e-12))
         return distance
@@ -180,5 +179,4 @@ def at_points(points: NDArray[np.float64]) -> Points:
 def smooth_minimum(a: Volume, b: Volume, radius: float) -> Volume:
     """The smaller of two distances, rounded over ``radius`` mm where they are close: a union without a crease."""
     h = np.maximum(np.float32(radius) - np.abs(a - b), 0) / np.float32(radius)
-    united: Volume = np.minimum(a, b) - h * h * np.float32(radius / 4)
-    return united
+    return np.asarray(np.minimum(a, b) - h * h * np.float32(radius / 4), dtype=np.float32)
