@@ -77,13 +77,16 @@ class Window:
         """The part of the network's cube that is read from the images, 0–1; the rest is padding."""
         return float(np.prod([s.stop - s.start for s in self.read]) / np.prod(self.grid.shape))
 
-    def fraction_inside(self, points: NDArray[np.float64]) -> float:
-        """The part of patient-space points (N, 3) that lies in what is read, 0–1."""
-        index = world_to_index(self.grid.affine, points)
+    def holds(self, index: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which voxel coordinates (N, 3) of ``grid`` lie in what is read, the edges of its voxels included."""
         inside = np.ones(len(index), dtype=bool)
         for axis, part in enumerate(self.read):
             inside &= (index[:, axis] >= part.start - 0.5) & (index[:, axis] <= part.stop - 0.5)
-        return float(inside.mean())
+        return inside
+
+    def fraction_inside(self, points: NDArray[np.float64]) -> float:
+        """The part of patient-space points (N, 3) that lies in what is read, 0–1."""
+        return float(self.holds(world_to_index(self.grid.affine, points)).mean())
 
 
 def fraction_box(shape: Sequence[int], centre: Sequence[float], size: Sequence[float], min_voxels: int) -> Slices:

@@ -31,11 +31,7 @@ def map_to_exam(values: NDArray[np.float32], affine: Affine, prepared: PreparedE
 
 
 def _in_field(grid: Grid, prepared: PreparedExam) -> NDArray[np.bool_]:
-    """Which voxel centres of a grid lie in the field that was read, edges of its voxels included."""
+    """Which voxel centres of a grid lie in the field that was read."""
     index = np.argwhere(np.ones(grid.shape, dtype=bool)).astype(np.float64)
     step = np.linalg.inv(prepared.window.grid.affine) @ grid.affine
-    at = index @ step[:3, :3].T + step[:3, 3]
-    inside = np.ones(len(at), dtype=bool)
-    for axis, part in enumerate(prepared.window.read):
-        inside &= (at[:, axis] >= part.start - 0.5) & (at[:, axis] <= part.stop - 0.5)
-    return inside.reshape(grid.shape)
+    return prepared.window.holds(index @ step[:3, :3].T + step[:3, 3]).reshape(grid.shape)

@@ -15,7 +15,7 @@ import shutil
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from HCCNetLib.preprocessing.geometry import apply_affine
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE
 from HCCNetLib.records import Grid, Refusal
 from HCCNetLib.synthetic.disease import Course, draw_courses, sphere_ml
-from HCCNetLib.synthetic.oracle import describe_oracle
+from HCCNetLib.synthetic.oracle import Progress, describe_oracle
 from HCCNetLib.synthetic.phantom import Phantom, PhantomModel, draw_phantom
 from HCCNetLib.synthetic.rendering import ORGAN_LABELS, RenderedExam, render_exam
 from HCCNetLib.version import __version__
@@ -42,8 +42,6 @@ TRUTH_FOLDER = "truth"
 TRUTH_FILE = "truth.json"
 # To be raised whenever the same seed and parameters give other files.
 GENERATOR_VERSION = 1
-
-Progress = Callable[[str, int, int], None]
 
 _UNFINISHED = ".unfinished"
 _IDENTITY = ("generator_version", "seed", "parameters")  # what two runs of one cohort must agree on
