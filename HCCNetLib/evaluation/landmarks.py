@@ -1,0 +1,62 @@
+"""Which exams of a patient a prediction may be made from in training and evaluation, and with which label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from HCCNetLib.records import Outcome, Patient, Refusal, landmark_label
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """A patient's exams as landmarks.
+
+    Args:
+        patient: exams before the diagnosis only; None where none is left.
+        labels: one per exam of ``patient``, as landmark; None where nobody knows.
+        dropped: exams on or after the diagnosis.
+    """
+
+    patient: Patient | None
+    labels: tuple[bool | None, ...]
+    dropped: int
+
+    @property
+    def labelled(self) -> tuple[int, ...]:
+        """Indices of the exams with a label, oldest first."""
+        return tuple(index for index, label in enumerate(self.labels) if label is not None)
+
+    @property
+    def unlabelled(self) -> int:
+        """How many exams have no label: the patient was not followed for the whole horizon after them."""
+        return self.labels.count(None)
+
+
+def find_landmarks(patient: Patient, outcome: Outcome, horizon: float) -> Landmarks:
+    """Drops the exams on or after the diagnosis and labels the others.
+
+    Args:
+        patient: all exams.
+        outcome: of the same patient.
+        horizon: months after the landmark within which the diagnosis counts.
+
+    Raises:
+        Refusal: ``seen_before_exam``: the patient was last seen before the latest exam that is kept.
+    """
+    if outcome.patient_id != patient.patient_id:
+        raise ValueError("the outcome is another patient's")
+    diagnosis = outcome.diagnosis_date
+    kept = tuple(exam for exam in patient.exams if diagnosis is None or exam.date < diagnosis)
+    dropped = len(patient.exams) - len(kept)
+    if not kept:
+        return Landmarks(None, (), dropped)
+    latest = kept[-1]
+    if outcome.last_seen_date < latest.date:
+        # Whoever was examined was seen: one of the two dates is wrong, and either changes the label.
+        message = (
+            f"The outcomes say that the patient was last seen on {outcome.last_seen_date.isoformat()}, before exam "
+            f"{latest.exam_id} of {latest.date.isoformat()}. Correct last_seen_date or the exam's date."
+        )
+        raise Refusal("seen_before_exam", message, latest.exam_id)
+    labels = tuple(landmark_label(outcome, exam.date, horizon) for exam in kept)
+    return Landmarks(replace(patient, exams=kept), labels, dropped)
