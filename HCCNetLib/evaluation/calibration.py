@@ -71,12 +71,7 @@ def fit_recalibration(probabilities: Floats, labels: Labels) -> tuple[float, flo
         Refusal: ``one_class``; ``separated``: the likelihood has no maximum; ``wrong_direction``: a higher output does
             not mean a higher risk.
     """
-    if not labels.any() or labels.all():
-        kind = "negative" if labels.all() else "positive"
-        message = (
-            f"The calibration can't be fitted: there is no {kind} among {len(labels)} patient(s). Use more patients."
-        )
-        raise Refusal("one_class", message)
+    check_classes(labels)
     intercept, slope = _fit_lines(labels, _logits(probabilities), np.ones((1, len(labels))))[0]
     if slope == np.inf:
         message = (

@@ -24,7 +24,7 @@ from HCCNetLib.records import Problem
 
 METHOD = "95% percentile bootstrap over patients, drawn within each class; of proportions, Wilson's 95% interval"
 
-_HISTOGRAM_BINS = 20
+_HISTOGRAM_BINS = 100
 _FEW, _MANY = 10, 100
 
 
@@ -69,7 +69,7 @@ class Evaluation:
         roc: (K, 2) false and true positive rate.
         pr: (K, 2) recall and precision.
         bins: of the calibration curve.
-        histogram: counts of risks by class, in 20 bins of 5 percentage points.
+        histogram: counts of risks by class, in 100 bins of a percentage point.
         warnings: what limits the figures.
         resamples: of the bootstrap.
         seed: of the bootstrap.
