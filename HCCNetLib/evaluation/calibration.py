@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
+from scipy.stats import rankdata
 
 from HCCNetLib.evaluation.intervals import Interval, wilson
 from HCCNetLib.evaluation.scores import Floats, Labels, check_classes
@@ -24,7 +25,8 @@ CLIP = 1e-6
 
 _STEPS = 100
 _HALVINGS = 30
-_TOLERANCE = 1e-12
+_SMALLEST_STEP = 1e-6
+_ROUNDING = 1e-12
 _MOST_BINS = 10
 _PER_BIN = 10  # patients at least, as long as there are two bins
 
@@ -122,10 +124,9 @@ class CalibrationBin:
 def calibration_bins(labels: Labels, risks: Floats) -> list[CalibrationBin]:
     """Up to ten bins of about equally many patients (at least about ten each), equal risks in one bin."""
     wanted = int(np.clip(len(labels) // _PER_BIN, 2, _MOST_BINS))
-    ordered = np.sort(risks)
-    edges = np.unique(ordered[np.arange(1, wanted) * len(ordered) // wanted])
-    place = np.searchsorted(edges, risks, side="right")
-    return [_bin(labels[place == n], risks[place == n]) for n in range(len(edges) + 1) if (place == n).any()]
+    # Equal risks have one mean rank and so one place.
+    place = np.floor(wanted * (rankdata(risks) - 0.5) / len(risks)).astype(np.intp)
+    return [_bin(labels[place == n], risks[place == n]) for n in np.unique(place)]
 
 
 def _bin(labels: Labels, risks: Floats) -> CalibrationBin:
@@ -201,13 +202,14 @@ def _maximise(regression: _Regression, weights: Floats) -> Floats:
         for _ in range(_HALVINGS):
             value = regression.log_likelihood(found[rows] + step, weights[rows])
             gained = value - best[rows]
-            if (gained >= 0).all():
+            overshot = gained < -_ROUNDING * (1 + np.abs(best[rows]))
+            if not overshot.any():
                 break
-            step[gained < 0] /= 2
-        better = gained > 0
-        found[rows[better]] += step[better]
-        best[rows[better]] += gained[better]
-        rows = rows[gained > _TOLERANCE * (1 + np.abs(best[rows]))]
+            step[overshot] /= 2
+        found[rows] += step
+        best[rows] += gained
+        # Steps shrink quadratically: after one this small the next is below rounding.
+        rows = rows[np.abs(step).max(axis=1) > _SMALLEST_STEP]
         if not len(rows):
             break
     return found

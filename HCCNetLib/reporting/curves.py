@@ -9,7 +9,8 @@ from typing import Any
 _WIDTH, _LEFT, _RIGHT = 500.0, 58.0, 484.0
 _TOP, _BASE = 14.0, 340.0
 _STRIP = 62.0  # height of the strip of risks below the calibration
-_SCALES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+# Where an axis may end, and the distance of its ticks.
+_SCALES = {0.05: 0.01, 0.1: 0.02, 0.2: 0.05, 0.4: 0.1, 0.6: 0.1, 0.8: 0.2, 1.0: 0.2}
 _MOST_BARS = 20
 
 Bin = Mapping[str, Any]
@@ -133,7 +134,8 @@ class _Panel:
         return f'{ticks}<text x="{(_LEFT + _RIGHT) / 2:g}" y="{_BASE + 36:g}" text-anchor="middle">{name}</text>'
 
     def _values(self) -> list[float]:
-        return [round(self.top * n / 5, 3) for n in range(6)]
+        step = _SCALES[self.top]
+        return [round(step * n, 3) for n in range(round(self.top / step) + 1)]
 
 
 def _side_name(name: str, middle: float) -> str:

@@ -17,7 +17,7 @@ _STYLE = """
 .panels { display: grid; grid-template-columns: 1fr 1fr; gap: 14px 34px } .panels figure { margin: 0; min-width: 0 }
 .panels h3 { margin: 4px 0 } .whisker { stroke: var(--blue); stroke-width: 1.6; fill: none }
 rect.both { fill: #6c8fb3 } rect.positive { fill: var(--orange) } rect.negative { fill: var(--blue) }
-td.number { white-space: nowrap } td small { color: var(--soft); white-space: nowrap }
+td small, td b, .range { white-space: nowrap } td small { color: var(--soft) }
 .wide { overflow-x: auto } .provenance th { padding-right: 20px }
 @media screen and (max-width: 760px) { .panels { grid-template-columns: 1fr } }
 @media print { .panels { gap: 8px 20px } .chart { font-size: 14px } section { break-inside: auto } }
@@ -241,12 +241,19 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _bold(interval: Mapping[str, float | None], sign: str = "") -> str:
     value = interval["value"]
-    return "not determined" if value is None else f"<b>{value:{sign}.3f}</b>"
+    return "not determined" if value is None else f"<b>{_decimals(value, sign)}</b>"
 
 
 def _range(interval: Mapping[str, float | None], sign: str = "") -> str:
-    ends = ["not determined" if end is None else f"{end:{sign}.3f}" for end in (interval["low"], interval["high"])]
-    return "not determined" if set(ends) == {"not determined"} else " to ".join(ends)
+    ends = ["not determined" if end is None else _decimals(end, sign) for end in (interval["low"], interval["high"])]
+    if set(ends) == {"not determined"}:
+        return ends[0]
+    return f'<span class="range">{" to ".join(ends)}</span>'
+
+
+def _decimals(value: float, sign: str = "") -> str:
+    """Three decimals, with a minus sign that is as wide as a plus."""
+    return f"{value:{sign}.3f}".replace("-", "−")
 
 
 def _plain(interval: Mapping[str, float | None]) -> str:
