@@ -210,7 +210,7 @@ def _who(content: Mapping[str, Any]) -> str:
         f"<section><h2>Who was evaluated</h2>{_table(('What', 'Number', 'Reasons'), rows)}"
         f"{f'<ul class=note>{notes}</ul>' if notes else ''}"
         '<p class="note">Each patient is judged once, at the latest exam before a diagnosis whose outcome within the horizon '
-        "is known. Evaluation.json lists who was refused and why.</p></section>"
+        "is known. The file <code>evaluation.json</code> lists who was refused and why.</p></section>"
     )
 
 
