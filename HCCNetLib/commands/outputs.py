@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import itertools
 import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +23,10 @@ from numpy.typing import NDArray
 from HCCNetLib.inference import Prediction
 from HCCNetLib.preprocessing import PreparedExam
 from HCCNetLib.records import Affine, Patient, Refusal
-from HCCNetLib.reporting import ExamPicture, write_report
+from HCCNetLib.reporting import ExamPicture, render_evaluation, write_report
 
 PREDICTION_FILE, REPORT_FILE, SUMMARY_FILE = "prediction.json", "report.html", "summary.json"
+EVALUATION_FILES = ("evaluation.json", "predictions.csv", "evaluation.html")
 _ASIDE = ".hccnet-"
 _LONGEST_NAME = 150  # bytes; file systems take 255, and a suffix joins
 
@@ -137,6 +140,29 @@ def write_json(path: Path, content: Any) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise unwritable(path.parent, error) from error
+
+
+def write_evaluation(out: Path, content: Mapping[str, Any], table: Sequence[Sequence[str]]) -> None:
+    """Writes evaluation.json, predictions.csv and evaluation.html: all three aside, then each into its place.
+
+    Raises:
+        Refusal: no permission, or disk full; then nothing has changed.
+    """
+    rows = io.StringIO()
+    csv.writer(rows, lineterminator="\n").writerows(table)
+    page = render_evaluation(content)
+    aside = out / f"{_ASIDE}{secrets.token_hex(6)}"
+    try:
+        aside.mkdir(parents=True)
+        write_json(aside / EVALUATION_FILES[0], content)
+        for name, text in zip(EVALUATION_FILES[1:], (rows.getvalue(), page), strict=True):
+            (aside / name).write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
+        for name in EVALUATION_FILES:
+            (aside / name).replace(out / name)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_maps(
