@@ -7,6 +7,7 @@ is a (4, 4) matrix from voxel indices (centres at integers) to patient space.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -93,6 +94,10 @@ class Image(Protocol):
         """What is odd in the header and yet usable; raises Refusal where it is not."""
         ...
 
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the image holds; what was worked out from it may be kept under this name."""
+        ...
+
 
 @dataclass(frozen=True)
 class ArrayImage:
@@ -115,6 +120,13 @@ class ArrayImage:
     def header_problems(self) -> list[Problem]:
         """None: there is no header."""
         return []
+
+    def fingerprint(self) -> str:
+        """SHA-256 of shape, voxels and affine."""
+        digest = hashlib.sha256(f"{self.data.dtype} {self.data.shape}".encode())
+        digest.update(np.ascontiguousarray(self.data).tobytes())
+        digest.update(self.grid.affine.tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from HCCNetLib.models import ModelConfig
 from HCCNetLib.preprocessing import PreprocessingConfig
-from HCCNetLib.records import DAYS_PER_MONTH, Refusal
+from HCCNetLib.records import DAYS_PER_MONTH, Refusal, months_between
 
 FORMAT_VERSION = 1
 
-TimeUnit = Literal["days", "weeks", "months", "years"]
+# "exams" counts exams instead of time: what a network makes of a sequence without its dates.
+TimeUnit = Literal["days", "weeks", "months", "years", "exams"]
+History = Literal["all", "latest"]
 DAYS_PER_UNIT: dict[str, float] = {"days": 1.0, "weeks": 7.0, "months": DAYS_PER_MONTH, "years": 12 * DAYS_PER_MONTH}
 
 _MEMBER_FILE = re.compile(r"members/[A-Za-z0-9_-][A-Za-z0-9_.-]*\.safetensors")
@@ -71,6 +74,7 @@ class BundleDescription:
         members: the ensemble.
         model_card_sha256: of MODEL_CARD.md.
         missing_channels: whether the networks were trained with channels missing.
+        history: which exams the networks read: all up to the landmark, or the landmark alone.
         calibration: None: probabilities are used as they are.
         operating_thresholds: chosen on development data.
         training_data: what the networks were trained on, in plain data.
@@ -89,6 +93,7 @@ class BundleDescription:
     members: tuple[Member, ...]
     model_card_sha256: str
     missing_channels: bool = False
+    history: History = "all"
     calibration: Calibration | None = None
     operating_thresholds: tuple[Mapping[str, Any], ...] = ()
     training_data: Mapping[str, Any] = field(default_factory=dict)
@@ -108,8 +113,10 @@ class BundleDescription:
         normalised = self.preprocessing.channel_mean, self.preprocessing.channel_sd
         if any(values is not None and len(values) != len(self.channels) for values in normalised):
             raise ValueError("channel_mean and channel_sd need one value per channel")
-        if self.time_unit not in DAYS_PER_UNIT:
-            raise ValueError(f"time unit {self.time_unit!r} is none of {', '.join(DAYS_PER_UNIT)}")
+        if self.time_unit not in (*DAYS_PER_UNIT, "exams"):
+            raise ValueError(f"time unit {self.time_unit!r} is none of {', '.join(DAYS_PER_UNIT)}, exams")
+        if self.history not in ("all", "latest"):
+            raise ValueError(f"history {self.history!r} is neither all nor latest")
         if not self.horizon_months > 0:
             raise ValueError("horizon_months must be above 0")
         if not self.members or len({m.file for m in self.members}) != len(self.members):
@@ -120,9 +127,17 @@ class BundleDescription:
             if not _MEMBER_FILE.fullmatch(member.file) or not _SHA256.fullmatch(member.sha256):
                 raise ValueError("a member needs a file members/NAME.safetensors and its SHA-256")
 
-    def time_of(self, months: float) -> float:
-        """An exam's time as the network sees it, from months before the landmark."""
-        return months * DAYS_PER_MONTH / DAYS_PER_UNIT[self.time_unit]
+    def read_of(self, dates: Sequence[datetime.date]) -> tuple[int, ...]:
+        """Which exams up to a landmark, the last of ``dates``, the networks read: their indices."""
+        count = len(dates)
+        return tuple(range(count)) if self.history == "all" else (count - 1,)
+
+    def times_of(self, dates: Sequence[datetime.date]) -> tuple[float, ...]:
+        """Each exam's time as the networks see it: 0 for the last of ``dates``, the landmark, and positive before."""
+        if self.time_unit == "exams":
+            return tuple(float(len(dates) - 1 - i) for i in range(len(dates)))
+        scale = DAYS_PER_MONTH / DAYS_PER_UNIT[self.time_unit]
+        return tuple(months_between(date, dates[-1]) * scale for date in dates)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``bundle.json``."""
@@ -136,6 +151,7 @@ class BundleDescription:
             "demonstration": self.demonstration,
             "channels": list(self.channels),
             "missing_channels": self.missing_channels,
+            "history": self.history,
             "model": {"variant": self.model.name, **self.model.to_dict()},
             "preprocessing": self.preprocessing.to_dict(),
             "time": {"unit": self.time_unit, "origin": "landmark", "direction": "before"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from HCCNetLib.evaluation import COMPARED, RESAMPLES, Scores, check_classes, eva
 from HCCNetLib.evaluation.selection import LEFT_OUT, Chosen, Selection, select_latest_labelled
 from HCCNetLib.evaluation.thresholds import checked_threshold
 from HCCNetLib.inference import NOTICE, Prediction, Predictor, software_versions
+from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.inference.predictor import calibrate
 from HCCNetLib.readers import name_as_given, read_input
 from HCCNetLib.readers.split import part_of, read_split
@@ -63,6 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=_seed, default=0, metavar="S", help="of the bootstrap, 0 or more (default: %(default)s)"
     )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder that keeps prepared exams, for the next time (default: none)"
+    )
+    parser.add_argument(
+        "--processes",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="that prepare exams into --cache; 0: one per core (default)",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     add_reading_arguments(parser)
     parser.set_defaults(wrong_usage=parser.error)
@@ -80,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     horizon = predictors[0].bundle.description.horizon_months
     selection = select_latest_labelled(cohort, horizon, part)
     _require_both_classes(selection.chosen, horizon, selection)
-    results = _predict_all(predictors, selection.chosen)
+    caches = _fill_caches(predictors, selection.chosen, arguments)
+    results = _predict_all(predictors, selection.chosen, caches)
     _require_both_classes(
         [one for one in selection.chosen if results[0].has(one)], horizon, selection, results[0].refused
     )
@@ -206,12 +219,39 @@ def _inverse(calibration: Calibration | None) -> Calibration | None:
     return Calibration(1 / calibration.slope, -calibration.intercept / calibration.slope)
 
 
-def predict_patient(predictor: Predictor, patient: Patient) -> Prediction:
-    """The prediction at the patient's latest exam."""
-    return predictor.predict(patient)
+Caches = Mapping[Preparation, PreparedCache]
 
 
-def _predict_all(predictors: Sequence[Predictor], chosen: Sequence[Chosen]) -> list[BundleResults]:
+def _preparation(predictor: Predictor) -> Preparation:
+    description = predictor.bundle.description
+    return Preparation(description.channels, description.preprocessing, description.missing_channels)
+
+
+def _fill_caches(predictors: Sequence[Predictor], chosen: Sequence[Chosen], arguments: argparse.Namespace) -> Caches:
+    """Prepares all exams into ``--cache``, once for all bundles that prepare alike; refusals show when predicting."""
+    if arguments.cache is None:
+        return {}
+    caches = {p: PreparedCache(arguments.cache, p) for p in map(_preparation, predictors)}
+    exams = [exam for one in chosen for exam in one.patient.exams]
+    progress = Progress()
+    try:
+        for cache in {cache.preparation.kept_alike: cache for cache in caches.values()}.values():
+            for done, _ in enumerate(cache.fill(exams, arguments.processes or os.cpu_count() or 1), start=1):
+                progress("preparing exams", done, len(exams))
+    finally:
+        progress.close()
+    return caches
+
+
+def predict_patient(predictor: Predictor, patient: Patient, caches: Caches) -> Prediction:
+    """The prediction at the patient's latest exam, from prepared exams where they are kept."""
+    cache = caches.get(_preparation(predictor))
+    if cache is None:
+        return predictor.predict(patient)
+    return predictor.predict_prepared(patient, [cache.get(exam) for exam in patient.exams])
+
+
+def _predict_all(predictors: Sequence[Predictor], chosen: Sequence[Chosen], caches: Caches) -> list[BundleResults]:
     """Every patient by every bundle; a refused one does not stop the others."""
     results = [BundleResults(predictor.bundle) for predictor in predictors]
     progress = Progress()
@@ -219,18 +259,18 @@ def _predict_all(predictors: Sequence[Predictor], chosen: Sequence[Chosen]) -> l
         for done, one in enumerate(chosen):
             progress("predicting patients", done, len(chosen))
             for predictor, result in zip(predictors, results, strict=True):
-                _predict_into(result, predictor, one.patient)
+                _predict_into(result, predictor, one.patient, caches)
         progress("predicting patients", len(chosen), len(chosen))
     finally:
         progress.close()
     return results
 
 
-def _predict_into(result: BundleResults, predictor: Predictor, patient: Patient) -> None:
+def _predict_into(result: BundleResults, predictor: Predictor, patient: Patient, caches: Caches) -> None:
     try:
-        result.predictions[patient.patient_id] = predict_patient(predictor, patient)
+        result.predictions[patient.patient_id] = predict_patient(predictor, patient, caches)
     except Refusal as refusal:
-        if refusal.code in ("not_finite", "out_of_memory"):
+        if refusal.code in ("not_finite", "out_of_memory", "cannot_write"):
             raise  # not the patient's fault: the next one would fare alike
         result.refused[patient.patient_id] = refusal
 

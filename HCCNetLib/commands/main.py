@@ -15,7 +15,7 @@ from HCCNetLib.inference import NOTICE
 from HCCNetLib.records import Refusal
 from HCCNetLib.version import __version__
 
-COMMANDS = ("predict", "inspect", "evaluate", "bundle", "synthesize", "doctor")
+COMMANDS = ("predict", "inspect", "train", "finetune", "evaluate", "bundle", "synthesize", "doctor")
 
 DONE, REFUSED, INTERRUPTED = 0, 1, 130
 

@@ -45,8 +45,9 @@ class ClassActivation:
             backbone = model.backbone
             maps = backbone.enter_stage(MAP_STAGE + 1, sequence.feature_maps).detach().requires_grad_(True)
             embeddings = backbone.pool(backbone.leave_stage(MAP_STAGE + 1, maps))
-            lengths = torch.tensor([len(embeddings)], device=embeddings.device)
-            logit = model.classify(embeddings[None], sequence.times[None], lengths)[0]
+            read = embeddings[list(sequence.read)]
+            lengths = torch.tensor([len(read)], device=embeddings.device)
+            logit = model.classify(read[None], sequence.times[None], lengths)[0]
             (gradient,) = torch.autograd.grad(logit.sum(), maps)
         evidence = (maps.detach() * gradient).sum(dim=1).cpu()
         self._sum = evidence if self._sum is None else self._sum + evidence

@@ -42,12 +42,14 @@ class EncodedSequence:
     Args:
         feature_maps: (S, C, x, y, z) after stage ``MAP_STAGE``.
         embeddings: (S, D).
-        times: (S,) in the bundle's unit, 0 for the landmark.
+        times: in the bundle's unit, 0 for the landmark, of the exams that the transformer reads.
+        read: which exams these are: all, unless the bundle was trained to read fewer.
     """
 
     feature_maps: Tensor
     embeddings: Tensor
     times: Tensor
+    read: tuple[int, ...]
 
 
 class MemberObserver(Protocol):
@@ -91,21 +93,22 @@ class _Questions:
 
     @classmethod
     def about(cls, patient: Patient, bundle: Bundle) -> _Questions:
-        exams = patient.exams
-        n = len(exams)
+        description, dates = bundle.description, [exam.date for exam in patient.exams]
+        n = len(dates)
         whole = tuple(range(n))
         without = [tuple(i for i in whole if i != left_out) for left_out in range(n - 1)]
         prefixes = [tuple(range(last + 1)) for last in range(n - 1)]
-        members = (whole, *without, *prefixes)
-        times = tuple(
-            tuple(bundle.description.time_of(months_between(exams[i].date, exams[row[-1]].date)) for i in row)
-            for row in members
+        known = [[dates[i] for i in row] for row in (whole, *without, *prefixes)]
+        members = tuple(
+            tuple(row[i] for i in description.read_of(days))
+            for row, days in zip((whole, *without, *prefixes), known, strict=True)
         )
+        times = tuple(description.times_of([dates[i] for i in row]) for row in members)
         return cls(members, times)
 
     def batch(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Padded embeddings (B, S, D), times (B, S), lengths (B,)."""
-        longest = len(self.members[0])
+        longest = max(len(row) for row in self.members)
         index = torch.tensor([[*row, *[0] * (longest - len(row))] for row in self.members], device=embeddings.device)
         times = torch.tensor([[*row, *[0.0] * (longest - len(row))] for row in self.times], device=embeddings.device)
         lengths = torch.tensor([len(row) for row in self.members], device=embeddings.device)
@@ -175,11 +178,11 @@ class Predictor:
                 with watch.measure("load"):
                     model = self._member(index)
                 with watch.measure("encode"):
-                    sequence = _encode(model, images, questions.times[0])
+                    sequence = _encode(model, images, questions)
                 with watch.measure("classify"):
                     logits, attention = model.classify(*questions.batch(sequence.embeddings))
                     probabilities.append(logits.double().sigmoid().cpu().numpy())
-                    attentions.append(attention_rollout(attention[0]).double().cpu().numpy())
+                    attentions.append(_over_all_exams(attention[0], sequence))
                 with watch.measure("explain"):
                     for observer in observers:
                         observer.observe(model, sequence)
@@ -277,6 +280,9 @@ class Predictor:
                 message = f"{', '.join(absent)} missing; the networks were trained for that and read zeros instead."
                 warnings.append(Problem("missing_channel", message, exam.exam_id))
         warnings += _same_images(prepared, description.channels)
+        if description.history == "latest" and len(patient.exams) > 1:
+            message = "The bundle's networks read the latest exam alone; the earlier ones play no part."
+            warnings.append(Problem("earlier_exams_unused", message))
         if len(patient.exams) == 1:
             message = "There is only one exam: the risk rests on no change over time."
             warnings.append(Problem("single_exam", message))
@@ -298,11 +304,20 @@ def _same_images(prepared: Sequence[PreparedExam], channels: Sequence[str]) -> l
     return problems
 
 
-def _encode(model: HCCNet, images: Tensor, times: Sequence[float]) -> EncodedSequence:
+def _encode(model: HCCNet, images: Tensor, questions: _Questions) -> EncodedSequence:
     """Encodes exams (S, C, X, Y, Z) one by one: memory does not grow with the series."""
     maps = torch.cat([model.backbone.forward_stages(image[None], stop=MAP_STAGE + 1) for image in images])
     embeddings = model.backbone.pool(model.backbone.forward_stages(maps, start=MAP_STAGE + 1))
-    return EncodedSequence(maps, embeddings, torch.tensor(times, device=images.device))
+    times = torch.tensor(questions.times[0], device=images.device)
+    return EncodedSequence(maps, embeddings, times, questions.members[0])
+
+
+def _over_all_exams(attention: Tensor, sequence: EncodedSequence) -> NDArray[np.float64]:
+    """The attention (layers, heads, tokens, tokens) of row 0 as a share per exam (S,), 0 for one that is not read."""
+    shares = np.zeros(len(sequence.embeddings))
+    tokens = 1 + len(sequence.read)  # another question's sequence may be longer
+    shares[list(sequence.read)] = attention_rollout(attention[..., :tokens, :tokens]).double().cpu().numpy()
+    return shares
 
 
 def calibrate(probability: NDArray[np.float64], calibration: Calibration | None) -> NDArray[np.float64]:

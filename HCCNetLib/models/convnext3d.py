@@ -12,6 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from HCCNetLib.models.keyed import DropPath
+from HCCNetLib.models.pooling import Pooling, make_pooling
+
 BlockVersion = Literal["v1", "v2"]
 
 STEM_STRIDE = 3
@@ -64,21 +67,6 @@ class ChannelNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalises each voxel over its channels."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for a whole sample (arXiv 1603.09382)."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Zeroes samples of (N, ...) at random in training and scales up the others."""
-        if not self.training or self.rate == 0:
-            return x
-        keep = x.new_empty([len(x)] + [1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
-        return x * keep / (1 - self.rate)
 
 
 class Block(nn.Module):
@@ -136,6 +124,7 @@ class ConvNeXt3d(nn.Module):
         version: of the block.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0 at the first.
         eps: of all LayerNorms.
+        pooling: of the last feature map.
     """
 
     def __init__(
@@ -145,6 +134,7 @@ class ConvNeXt3d(nn.Module):
         version: BlockVersion = "v1",
         drop_path_rate: float = 0.0,
         eps: float = 1e-6,
+        pooling: Pooling = "mean",
     ) -> None:
         super().__init__()
         last = max(sum(variant.depths) - 1, 1)
@@ -154,9 +144,17 @@ class ConvNeXt3d(nn.Module):
             Stage(dims[i], dims[i + 1], i == 0, [next(rates) for _ in range(variant.depths[i])], version, eps)
             for i in range(STAGES)
         )
+        self.pooling = make_pooling(pooling, variant.dims[-1])
         self.norm = nn.LayerNorm(variant.dims[-1], eps=eps)
         self.dim = variant.dims[-1]
         self.apply(init_weights)
+
+    @property
+    def stem(self) -> nn.Conv3d:
+        """The first convolution."""
+        stem = self._stage(0).downsample[0]
+        assert isinstance(stem, nn.Conv3d)
+        return stem
 
     def forward_stages(self, x: Tensor, start: int = 0, stop: int = STAGES) -> Tensor:
         """Runs stages ``start`` to ``stop``: images (N, C, X, Y, Z) or a feature map → the map of stage ``stop - 1``."""
@@ -184,8 +182,8 @@ class ConvNeXt3d(nn.Module):
         return stage
 
     def pool(self, feature_map: Tensor) -> Tensor:
-        """Global mean and LayerNorm of the last stage's map: (N, D, x, y, z) → (N, D)."""
-        result: Tensor = self.norm(feature_map.mean(dim=(2, 3, 4)))
+        """Pooling (as published: the mean) and LayerNorm of the last stage's map: (N, D, x, y, z) → (N, D)."""
+        result: Tensor = self.norm(self.pooling(feature_map))
         return result
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from HCCNetLib.models.convnext3d import VARIANTS, BlockVersion, ConvNeXt3d, Variant, init_weights
+from HCCNetLib.models.keyed import Dropout
+from HCCNetLib.models.pooling import POOLINGS, Pooling
 from HCCNetLib.models.time_encoding import time_encoding
 from HCCNetLib.models.transformer import Encoder
 
@@ -29,6 +31,7 @@ class ModelConfig:
         dropout: in the transformer, in training.
         drop_path_rate: stochastic depth, in training.
         eps: of all LayerNorms.
+        pooling: of the backbone's last feature map; the published one is the mean.
     """
 
     channels: int
@@ -39,8 +42,11 @@ class ModelConfig:
     dropout: float = 0.1
     drop_path_rate: float = 0.0
     eps: float = 1e-6
+    pooling: Pooling = "mean"
 
     def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling {self.pooling!r} is none of {', '.join(POOLINGS)}")
         if self.version not in ("v1", "v2"):
             raise ValueError(f"block version {self.version!r} is neither v1 nor v2")
         whole = (self.channels, self.layers, *self.depths, *self.dims)
@@ -99,9 +105,11 @@ class HCCNet(nn.Module):
         dim = config.dims[-1]
         shape = Variant(config.depths, config.dims, config.layers)
         self.config = config
-        self.backbone = ConvNeXt3d(config.channels, shape, config.version, config.drop_path_rate, config.eps)
+        self.backbone = ConvNeXt3d(
+            config.channels, shape, config.version, config.drop_path_rate, config.eps, config.pooling
+        )
         self.cls_token = nn.Parameter(torch.zeros(dim))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = Encoder(dim, dim // HEAD_DIM, config.layers, config.dropout, config.eps)
         self.pooler = nn.Linear(dim, dim)
         self.head_norm = nn.LayerNorm(dim, eps=config.eps)

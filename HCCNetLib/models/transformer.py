@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from HCCNetLib.models.keyed import Dropout
+
 
 class EncoderLayer(nn.Module):
     """Pre-norm self-attention and feed-forward layer (4D, GELU), residual around each.
@@ -25,7 +27,7 @@ class EncoderLayer(nn.Module):
         self.fc1 = nn.Linear(dim, 4 * dim)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(4 * dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, is_padding: Tensor) -> tuple[Tensor, Tensor]:
         """One layer.

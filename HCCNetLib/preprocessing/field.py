@@ -128,8 +128,10 @@ def find_body(first_channel: NDArray[np.float32], config: PreprocessingConfig) -
     return Body((x, y, z), labels[box] == label)
 
 
-def place_window(reoriented: Grid, body: Body, config: PreprocessingConfig, liver: LiverPlace | None = None) -> Window:
-    """The cube that the network reads.
+def place_window(
+    reoriented: Grid, body: Body, config: PreprocessingConfig, liver: LiverPlace | None = None, margin: int = 0
+) -> Window:
+    """The cube that the network reads, and ``margin`` voxels more on every side of it, for crops drawn in training.
 
     Without ``liver``: the liver box at fixed fractions of the body box, then the cube around its centre; voxels of the
     cube outside the liver box are padding, as in the published code. With ``liver``: the cube around its centre;
@@ -151,12 +153,11 @@ def place_window(reoriented: Grid, body: Body, config: PreprocessingConfig, live
         _refuse_centre_outside(reoriented, liver)
         centre = world_to_index(body_affine, liver.centre[None])[0]
         origin = np.round(centre - (config.crop_voxels - 1) / 2).astype(int)
-    shape = (config.crop_voxels,) * 3
+    origin, edge = origin - margin, config.crop_voxels + 2 * margin
+    shape = (edge,) * 3
     read = [
         slice(int(a), int(b))
-        for a, b in zip(
-            np.clip(low - origin, 0, config.crop_voxels), np.clip(high - origin, 0, config.crop_voxels), strict=True
-        )
+        for a, b in zip(np.clip(low - origin, 0, edge), np.clip(high - origin, 0, edge), strict=True)
     ]
     return Window(Grid(shape, body_affine @ translation(origin.astype(np.float64))), (read[0], read[1], read[2]))
 

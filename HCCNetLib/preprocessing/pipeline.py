@@ -24,6 +24,9 @@ from HCCNetLib.preprocessing.intensity import ChannelStatistics, yeo_johnson
 from HCCNetLib.readers import in_exam
 from HCCNetLib.records import Exam, Grid, Image, Problem, Refusal
 
+# To be raised whenever the same exam and configuration give other numbers: caches are keyed by it.
+PIPELINE_VERSION = 1
+
 SMALLEST_BODY_MM = 100.0
 COARSE_SPACING_MM = 8.0
 LEAST_OVERLAP, FULL_OVERLAP = 0.5, 0.98
@@ -70,7 +73,7 @@ class PreparedExam:
 
 
 def prepare_exam(
-    exam: Exam, channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool = False
+    exam: Exam, channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool = False, margin: int = 0
 ) -> PreparedExam:
     """Prepares one exam for the network.
 
@@ -83,17 +86,20 @@ def prepare_exam(
         channels: in the network's order.
         config: the pipeline's numbers.
         allow_missing: a missing channel becomes zeros (for models that were trained so).
+        margin: voxels to prepare beyond the network's cube on every side; training draws its crops from them.
 
     Raises:
         Refusal: a channel is missing, can't be read, or is constant over the body.
     """
     try:
-        return _prepare(exam, channels, config, allow_missing)
+        return _prepare(exam, channels, config, allow_missing, margin)
     except Refusal as refusal:
         raise in_exam(refusal, exam.exam_id) from refusal
 
 
-def _prepare(exam: Exam, channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool) -> PreparedExam:
+def _prepare(
+    exam: Exam, channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool, margin: int
+) -> PreparedExam:
     present = [channel for channel in channels if channel in exam.images]
     if not present or (len(present) < len(channels) and not allow_missing):
         missing = ", ".join(channel for channel in channels if channel not in exam.images)
@@ -105,7 +111,7 @@ def _prepare(exam: Exam, channels: Sequence[str], config: PreprocessingConfig, a
     transformed = yeo_johnson(first.apply(raw), config.yeo_johnson_lambda)
     body = find_body(transformed, config)
     liver = locate_liver(exam.liver_mask, exam.liver_box)
-    window = place_window(first.target, body, config, liver)
+    window = place_window(first.target, body, config, liver, margin)
     data = np.zeros((len(channels), *window.grid.shape), dtype=np.float32)
     for channel in present:
         image = exam.images[channel]
@@ -121,8 +127,7 @@ def _prepare(exam: Exam, channels: Sequence[str], config: PreprocessingConfig, a
             raise Refusal("constant_image", f"{image.source} has one value all over the body. Export it again.")
         index = channels.index(channel)
         data[(index, *window.read)] = _interpolate(transformed, reorientation.target, statistics, window)
-        if config.channel_mean is not None and config.channel_sd is not None:
-            data[index] = (data[index] - config.channel_mean[index]) / config.channel_sd[index]
+    data = normalise_channels(data, config)
     if not np.isfinite(data).all():
         raise Refusal(
             "implausible_values", "the prepared images are not finite: a channel has values that no scanner makes."
@@ -131,6 +136,16 @@ def _prepare(exam: Exam, channels: Sequence[str], config: PreprocessingConfig, a
     problems += _look_at_field(first.target, body, window, liver_fraction)
     tagged = tuple(Problem(p.code, p.message, exam.exam_id) for p in problems)
     return PreparedExam(exam.exam_id, data, window, first_image.grid, liver_fraction, tagged)
+
+
+def normalise_channels(data: NDArray[np.float32], config: PreprocessingConfig) -> NDArray[np.float32]:
+    """The pipeline's last step over (C, ...): each channel minus ``channel_mean``, over ``channel_sd``, where they are set."""
+    if config.channel_mean is None or config.channel_sd is None:
+        return data
+    shape = (-1, *[1] * (data.ndim - 1))
+    mean = np.array(config.channel_mean, dtype=np.float32).reshape(shape)
+    sd = np.array(config.channel_sd, dtype=np.float32).reshape(shape)
+    return (data - mean) / sd
 
 
 def _read_picture(image: Image) -> NDArray[np.float32]:

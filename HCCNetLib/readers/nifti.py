@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import zlib
 from dataclasses import dataclass
@@ -88,6 +89,16 @@ class NiftiImage:
             f"{LARGEST_DISAGREEMENT_MM:g} mm; the sform is used. Check left and right in the pictures."
         )
         return [Problem("orientation_conflict", message)]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the file and the volume's number."""
+        try:
+            with self.path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        except OSError as error:
+            raise Refusal("unreadable_file", f"{self.shown} can't be read any more. Check that it is there.") from error
+        digest.update(f"volume {self.volume}".encode())
+        return digest.hexdigest()
 
     def read(self) -> NDArray[np.float32]:
         """Voxels (X, Y, Z), slope and intercept applied.

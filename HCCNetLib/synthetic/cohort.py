@@ -1,7 +1,8 @@
 """The phantom cohort as files: form 2 with outcomes, the truth beside it, and a card that says how it was made.
 
 ``<patient>/<date>/<channel>.nii.gz``, ``outcomes.csv``, ``cohort.json``, ``README.md``, and what no model may read:
-``truth/<patient>/truth.json``, ``truth/<patient>/<date>/lesion.nii.gz`` and ``organs.nii.gz``. Files are byte-identical
+``truth/<patient>/truth.json``, ``truth/<patient>/<date>/lesion.nii.gz`` and ``organs.nii.gz``, and ``truth/exams.csv``, the
+lesion's size per exam, which training may be told beside the labels (and then says so in the bundle). Files are byte-identical
 for one seed with one version of numpy, scipy and zlib on one kind of processor, whatever the number of processes.
 """
 
@@ -40,6 +41,7 @@ from HCCNetLib.version import __version__
 CARD_FILE = "cohort.json"
 TRUTH_FOLDER = "truth"
 TRUTH_FILE = "truth.json"
+EXAMS_FILE = "exams.csv"
 # To be raised whenever the same seed and parameters give other files.
 GENERATOR_VERSION = 1
 
@@ -58,7 +60,8 @@ outcome, by construction. They serve to test whether a method can learn that; th
 
 - `PH…/<date>/<channel>.nii.gz`: the exams; `outcomes.csv`: what became of the patients.
 - `cohort.json`: all parameters, counts, the codes of the organ masks and, where asked for, how well an oracle does.
-- `truth/`: masks, sizes, growth rates. Not for a model to read; `hccnet` passes over this folder and says so.
+- `truth/`: masks, sizes, growth rates. Not for a model to read; `hccnet` passes over this folder and says so. A training
+  that is told the sizes in `truth/exams.csv` beside the labels says so in its bundle.
 
 Licence: CC0 1.0 (https://creativecommons.org/publicdomain/zero/1.0/). To the extent possible under law, the makers waive
 all copyright and related rights to these files.
@@ -110,6 +113,7 @@ def synthesize(
             shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
         courses = draw_courses(plan.model.disease, plan.seed, range(plan.patients))
         _write_aside(folder / OUTCOMES_FILE, _outcomes_table(courses))
+        _write_aside(folder / TRUTH_FOLDER / EXAMS_FILE, _exams_table(courses))
         _write_aside(folder / "README.md", _README.format(version=__version__, seed=plan.seed))
         card = _card(plan) | {"complete": True, "counts": count_labels(courses, plan.model.disease.horizon)}
         kept = before.get("oracle") if before.get("patients") == plan.patients else None
@@ -369,6 +373,18 @@ def _outcomes_table(courses: Sequence[Course]) -> str:
     writer.writerow(["patient_id", "diagnosis_date", "last_seen_date"])
     for outcome in (course.outcome for course in courses):
         writer.writerow([outcome.patient_id, outcome.diagnosis_date or "", outcome.last_seen_date])
+    return text.getvalue()
+
+
+def _exams_table(courses: Sequence[Course]) -> str:
+    """The target lesion's size at each exam."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["patient_id", "exam_id", "lesion_diameter_mm", "lesion_ml", "lesion_log_ml"])
+    for course in courses:
+        for date, diameter, volume in zip(course.dates, course.diameters, course.volumes_ml, strict=True):
+            sizes = [f"{size:.6f}" for size in (diameter, volume, float(np.log(volume)))]
+            writer.writerow([course.patient_id, date.isoformat(), *sizes])
     return text.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import pickle
 import shutil
@@ -229,14 +230,17 @@ def test_a_converted_checkpoint_gives_the_published_logits(test_data: Path, tmp_
     assert not bundle.description.demonstration
 
 
+LANDMARK, YEAR_AGO = datetime.date(2021, 3, 14), datetime.date(2020, 3, 14)
+
+
 def test_time_is_counted_in_the_unit_that_the_user_gave(test_data: Path, tmp_path: Path) -> None:
     checkpoint = published_checkpoint(test_data, "mednet_v1_small", tmp_path / "weights.pth")
     factors = {}
     for unit in ("days", "weeks", "months", "years"):
         options = ConversionOptions(name="small", channels=DWI, time_unit=unit)
         description = convert_checkpoints([checkpoint], tmp_path / unit, options).description
-        factors[unit] = description.time_of(12.0)
-    assert factors == pytest.approx({"days": 365.25, "weeks": 365.25 / 7, "months": 12.0, "years": 1.0})
+        factors[unit] = description.times_of([YEAR_AGO, LANDMARK])[0]
+    assert factors == pytest.approx({"days": 365, "weeks": 365 / 7, "months": 365 / 30.4375, "years": 365 / 365.25})
 
 
 def test_a_checkpoint_with_objects_in_it_is_refused_and_nothing_runs(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from HCCNetLib.models import VARIANTS, HCCNet, ModelConfig, time_encoding
-from HCCNetLib.models.convnext3d import DropPath, GlobalResponseNorm
+from HCCNetLib.models.convnext3d import GlobalResponseNorm
+from HCCNetLib.models.keyed import DropPath
 from HCCNetLib.models.published import convert_state_dict, infer_config
 from HCCNetLib.records import Refusal
 

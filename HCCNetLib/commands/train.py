@@ -1,0 +1,83 @@
+"""``hccnet train``: a recipe from cohort to judged bundle, in one command that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from HCCNetLib.commands import evaluate as evaluation
+from HCCNetLib.commands.finetune import finetune
+from HCCNetLib.commands.progress import Progress
+from HCCNetLib.records import Refusal
+from HCCNetLib.synthetic.acquisition import AcquisitionModel
+from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.phantom import PhantomModel
+from HCCNetLib.training.recipe import Recipe, TestCohort, read_recipe
+
+HELP = "train, calibrate, bundle and judge by a recipe"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.epilog = (
+        "Makes phantom cohorts where the recipe asks for them, trains the members, writes the bundle into the run's folder, "
+        "does the same for each arm, and judges all on the test cohort. The same command goes on where a run was stopped."
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="recipe, YAML")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="SECTION.NAME=VALUE",
+        help="a setting that wins over the recipe's, e.g. finetune.steps=200; may be given several times",
+    )
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text} is not SECTION.NAME=VALUE")
+    return name, value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command."""
+    recipe = read_recipe(arguments.config, dict(arguments.set))
+    if int(os.environ.get("RANK", "0")) > 0 and recipe.test is not None:
+        raise Refusal(
+            "one_process", "A recipe with a test cohort runs in one process; use hccnet finetune under torchrun."
+        )
+    bundle = finetune(recipe.finetune)
+    arms = [finetune(config) for config in recipe.arms.values()]
+    if recipe.test is None or bundle is None:
+        return 0
+    _make_test_cohort(recipe, recipe.test)
+    return _judge(recipe, recipe.test, bundle, [arm for arm in arms if arm is not None])
+
+
+def _make_test_cohort(recipe: Recipe, test: TestCohort) -> None:
+    if not test.phantom_patients:
+        return
+    training = recipe.finetune
+    if training.phantom_patients and training.phantom_seed == test.phantom_seed:
+        raise Refusal("test_is_training", "Training and test phantom have one seed: they would be the same patients.")
+    model = PhantomModel(channels=training.channels, acquisition=AcquisitionModel(spacing=training.phantom_spacing))
+    plan = CohortPlan(test.phantom_patients, test.phantom_seed, model)
+    progress = Progress("test cohort")
+    try:
+        synthesize(Path(test.cohort), plan, processes=training.processes or os.cpu_count() or 1, progress=progress)
+    finally:
+        progress.close()
+
+
+def _judge(recipe: Recipe, test: TestCohort, bundle: Path, arms: list[Path]) -> int:
+    """As ``hccnet evaluate`` does, with the arms as bundles to compare with."""
+    parser = argparse.ArgumentParser()
+    evaluation.add_arguments(parser)
+    out = Path(recipe.finetune.out) / "evaluation"
+    given = ["--bundle", str(bundle), "--cohort", test.cohort, "--out", str(out), "--device", recipe.finetune.device]
+    given += ["--cache", str(recipe.finetune.cache_folder), "--processes", str(recipe.finetune.processes)]
+    given += ["--compare", *map(str, arms)] if arms else []
+    return evaluation.run(parser.parse_args(given))

@@ -1,0 +1,223 @@
+"""Prepared exams kept on disk, keyed by what the images hold and how they are prepared.
+
+A changed file, another setting or another version of the pipeline is another key, so nothing here is ever out of date
+and two runs may share a folder. An entry is one safetensors file; it names no patient. The pipeline's last step, the shift
+and scale of each channel, is done when an entry is read: entries serve whatever is subtracted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from HCCNetLib.preprocessing import PreparedExam, PreprocessingConfig, prepare_exam
+from HCCNetLib.preprocessing.field import Window
+from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION, normalise_channels
+from HCCNetLib.records import Exam, Grid, Problem, Refusal
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How exams are prepared, and how precisely they are kept.
+
+    Args:
+        channels: in the network's order.
+        config: the pipeline's numbers.
+        allow_missing: a missing channel becomes zeros.
+        margin: voxels beyond the network's cube on every side, for crops drawn in training.
+        half: kept in half precision; an error of at most 0.002 SD for values within ±4.
+    """
+
+    channels: tuple[str, ...]
+    config: PreprocessingConfig
+    allow_missing: bool = False
+    margin: int = 0
+    half: bool = False
+
+    @property
+    def kept(self) -> PreprocessingConfig:
+        """The pipeline's numbers without its last step."""
+        return replace(self.config, channel_mean=None, channel_sd=None)
+
+    @property
+    def kept_alike(self) -> Preparation:
+        """The same for all preparations that share their entries."""
+        return replace(self, config=self.kept)
+
+    def prepare(self, exam: Exam) -> PreparedExam:
+        """Prepares an exam, without the last step."""
+        return prepare_exam(exam, self.channels, self.kept, self.allow_missing, self.margin)
+
+    def key(self, exam: Exam) -> str:
+        """Where the exam is kept: a digest of its images, of the liver that was given, and of all settings."""
+        images = {c: exam.images[c].fingerprint() for c in self.channels if c in exam.images}
+        box = exam.liver_box
+        content = {
+            "pipeline": PIPELINE_VERSION,
+            "settings": [self.kept.to_dict(), self.allow_missing, self.margin, self.half],
+            "channels": list(self.channels),
+            "images": images,
+            "liver_mask": None if exam.liver_mask is None else exam.liver_mask.fingerprint(),
+            "liver_box": None if box is None else [*box.low, *box.high],
+            "names": {c: exam.images[c].source for c in images},  # they stand in the problems that are kept
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class PreparedCache:
+    """A folder of prepared exams.
+
+    Args:
+        folder: is made where it does not exist.
+        preparation: of all exams that are asked for here.
+    """
+
+    def __init__(self, folder: Path, preparation: Preparation) -> None:
+        self.folder = folder
+        self.preparation = preparation
+
+    def fill(self, exams: Sequence[Exam], processes: int = 1) -> Iterator[str | Refusal]:
+        """Prepares what is not there yet; yields each exam's key, or why it can't be prepared, in order.
+
+        Args:
+            exams: to be prepared.
+            processes: at work at once; more than one need an importable main module (``spawn``).
+
+        Raises:
+            Refusal: the folder can't be written.
+        """
+        self._make_folder()
+        if processes <= 1 or len(exams) <= 1:
+            for exam in exams:
+                yield self._key_or_refusal(exam)
+            return
+        executor = ProcessPoolExecutor(min(processes, len(exams)), mp_context=get_context("spawn"))
+        try:
+            yield from executor.map(self._key_or_refusal, exams, chunksize=4)
+        except BrokenProcessPool as error:
+            message = "A process ended unexpectedly; memory may be short. Give the same command with fewer processes."
+            raise Refusal("process_ended", message) from error
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+    def get(self, exam: Exam) -> PreparedExam:
+        """One prepared exam, from the folder where it is there and whole; raises Refusal as ``prepare_exam`` does."""
+        key = self.preparation.key(exam)
+        prepared = self._load(key, exam.exam_id)
+        if prepared is None:
+            self._make_folder()
+            prepared = self.preparation.prepare(exam)
+            self._save(key, prepared)
+        return replace(prepared, data=normalise_channels(prepared.data, self.preparation.config))
+
+    def data(self, key: str) -> NDArray[Any]:
+        """(C, X, Y, Z) of an entry that ``fill`` named, without the last step; raises Refusal where it is gone."""
+        try:
+            with safe_open(self._path(key), framework="numpy") as file:
+                values: NDArray[Any] = file.get_tensor("data")
+        except (OSError, SafetensorError) as error:
+            message = f"A prepared exam in {self.folder} is gone or damaged. Give the same command again."
+            raise Refusal("cache_damaged", message) from error
+        return values
+
+    def _key_or_refusal(self, exam: Exam) -> str | Refusal:
+        try:
+            key = self.preparation.key(exam)
+            if not self._is_whole(key):
+                self._save(key, self.preparation.prepare(exam))
+            return key
+        except Refusal as refusal:
+            if refusal.code == "cannot_write":
+                raise
+            return refusal
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> Refusal:
+        message = f"Prepared exams can't be kept in {self.folder}: {error.strerror or error}. Make room or choose another place."
+        return Refusal("cannot_write", message)
+
+    def _save(self, key: str, prepared: PreparedExam) -> None:
+        dtype = np.float16 if self.preparation.half else np.float32
+        content = save({"data": prepared.data.astype(dtype)}, {"exam": json.dumps(_description(prepared))})
+        path = self._path(key)
+        aside = path.with_name(f".{secrets.token_hex(6)}.part")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            aside.write_bytes(content)
+            aside.replace(path)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _is_whole(self, key: str) -> bool:
+        """Whether the entry is there; opening it compares the file's length with what its header announces."""
+        path = self._path(key)
+        try:
+            if not path.is_file():
+                return False
+            with safe_open(path, framework="numpy") as file:
+                return "data" in file.keys()  # noqa: SIM118 - not a dict
+        except (OSError, SafetensorError):
+            return False
+
+    def _load(self, key: str, exam_id: str) -> PreparedExam | None:
+        """The entry, or None where there is none or it is damaged and has to be made again."""
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as file:
+                content = json.loads(file.metadata()["exam"])
+                data = file.get_tensor("data").astype(np.float32)
+            return _prepared(content, data, exam_id)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return None
+
+
+def _description(prepared: PreparedExam) -> dict[str, Any]:
+    """Everything of a prepared exam but its voxels and its name, as plain data."""
+    return {
+        "window": _grid_data(prepared.window.grid),
+        "read": [[s.start, s.stop] for s in prepared.window.read],
+        "source_grid": _grid_data(prepared.source_grid),
+        "liver_fraction": prepared.liver_fraction,
+        "problems": [[p.code, p.message] for p in prepared.problems],
+    }
+
+
+def _prepared(content: dict[str, Any], data: NDArray[np.float32], exam_id: str) -> PreparedExam:
+    x, y, z = (slice(*ends) for ends in content["read"])
+    problems = tuple(Problem(code, message, exam_id) for code, message in content["problems"])
+    window = Window(_grid(content["window"]), (x, y, z))
+    return PreparedExam(exam_id, data, window, _grid(content["source_grid"]), content["liver_fraction"], problems)
+
+
+def _grid_data(grid: Grid) -> dict[str, Any]:
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+
+
+def _grid(content: dict[str, Any]) -> Grid:
+    x, y, z = content["shape"]
+    return Grid((x, y, z), np.array(content["affine"]))

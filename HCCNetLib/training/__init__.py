@@ -1,0 +1,1 @@
+"""One training loop, its stages, and what turns their results into a bundle."""

@@ -1,0 +1,71 @@
+"""The model card of a trained bundle."""
+
+from __future__ import annotations
+
+from HCCNetLib.bundles import BundleDescription
+
+_TEMPLATE = """# {name} {version}
+
+{warning}Research software, not a medical device. Not for clinical use.
+
+## What it does
+
+Predicts whether hepatocellular carcinoma is diagnosed within {horizon:g} months after a patient's latest exam, from
+the channels {channels} of all exams. After Nolte et al., arXiv 2501.10733. {members} networks ({variant}, block {block},
+pooling {pooling}), their mean probability recalibrated by slope {slope:.3f} and intercept {intercept:.3f}.
+
+## What it was trained on
+
+{summary}. Counts: {counts}. Left out: {left_out}.
+
+{target}
+
+Calibration and thresholds were fitted on {fitted_on}; AUROC of these out-of-fold predictions {auroc:.3f}.
+
+## What it must not be used for
+
+{limits}
+"""
+_TARGET = (
+    "Beside each patient's label the networks were told, for {exams_with_a_value} exams, a value `{column}` (weight "
+    "{weight:g}, stages: {stages}). Without such a target small lesions are not learned from so few patients. Prediction "
+    "does not need it."
+)
+_LIMITS_OF_PHANTOM = (
+    "Any patient. It has seen nobody's images. A figure for a real exam has no meaning, however plausible it looks."
+)
+_LIMITS = "Decisions about a patient. It was validated by nobody but its makers, and on no other site's images."
+
+
+def model_card(description: BundleDescription) -> str:
+    """The text of MODEL_CARD.md for a bundle that was trained here."""
+    data, calibration = description.training_data, description.calibration
+    assert calibration is not None
+    target = data["exam_level_target"]
+    demonstration = description.demonstration
+    return _TEMPLATE.format(
+        name=description.name,
+        version=description.version,
+        warning=f"**{description.intended_use}** " if demonstration else "",
+        horizon=description.horizon_months,
+        channels=", ".join(description.channels),
+        members=data["settings"]["folds"] * data["settings"]["seeds"]
+        if data["settings"]["ensemble"] == "folds"
+        else data["settings"]["seeds"],
+        variant=description.model.name,
+        block=description.model.version,
+        pooling=description.model.pooling,
+        slope=calibration.slope,
+        intercept=calibration.intercept,
+        summary=data["summary"],
+        counts=_listed(data["counts"]),
+        left_out=_listed(data["left_out"]),
+        target=_TARGET.format(**target) if target else "The networks were told nothing but each patient's label.",
+        fitted_on=calibration.fitted_on,
+        auroc=data["out_of_fold_auroc"],
+        limits=_LIMITS_OF_PHANTOM if demonstration else _LIMITS,
+    )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in counts.items() if n) or "none"

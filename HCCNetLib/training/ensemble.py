@@ -1,0 +1,364 @@
+"""From a configuration to a bundle: data, members, calibration on patients whom a member has not seen.
+
+The run's folder: ``config.yaml``, ``splits.json``, ``members/00/`` with checkpoint, logs, ``weights.safetensors`` and
+``held_out.json``, ``development.json`` (calibration and thresholds, with the predictions that they rest on), ``bundle/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from HCCNetLib.bundles import Bundle, BundleDescription, Calibration, write_bundle
+from HCCNetLib.bundles.bundle import PLACEHOLDER_MEMBER
+from HCCNetLib.evaluation.calibration import fit_recalibration, recalibrate
+from HCCNetLib.evaluation.discrimination import auroc
+from HCCNetLib.evaluation.thresholds import choose_thresholds
+from HCCNetLib.inference import software_versions
+from HCCNetLib.inference.cache import Preparation, PreparedCache
+from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
+from HCCNetLib.readers import read_input
+from HCCNetLib.records import Refusal
+from HCCNetLib.training.card import model_card
+from HCCNetLib.training.checkpoint import write_json, write_whole
+from HCCNetLib.training.configuration import FinetuneConfig, save_config
+from HCCNetLib.training.distributed import Workers
+from HCCNetLib.training.examples import Example, Examples, gather_examples, read_targets
+from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
+from HCCNetLib.training.loop import Loop, LoopSettings, parameter_groups
+from HCCNetLib.training.splits import Splits, find_splits
+from HCCNetLib.training.start import scale_weights
+from HCCNetLib.training.visits import VisitPlan
+
+CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE, DEVELOPMENT_FILE = (
+    "config.yaml",
+    "weights.safetensors",
+    "held_out.json",
+    "development.json",
+)
+# What a member's weights do not depend on: where things lie, how often something is written, how fast it goes.
+_INDIFFERENT = frozenset(
+    (
+        *(
+            "name",
+            "out",
+            "cohort",
+            "phantom_patients",
+            "phantom_seed",
+            "phantom_spacing",
+            "cache",
+            "processes",
+            "per_pass",
+        ),
+        *("test_fraction", "folds", "seeds", "ensemble", "device", "threads", "checkpoint_every", "validate_every"),
+        "demonstration",
+    )
+)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stage's data, ready for its members.
+
+    Args:
+        config: the settings.
+        examples: the cohort's patients.
+        splits: their parts.
+        cache: of prepared exams.
+        cohort: name of the cohort as given.
+    """
+
+    config: FinetuneConfig
+    examples: Examples
+    splits: Splits
+    cache: PreparedCache
+    cohort: str
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.config.out)
+
+    def member_folder(self, member: int) -> Path:
+        """A member's folder."""
+        return self.folder / "members" / f"{member:02d}"
+
+    def fold(self, member: int) -> int:
+        """The fold that a member leaves out."""
+        return member % self.config.folds if self.config.ensemble == "folds" else 0
+
+    def parts(self, member: int) -> tuple[list[Example], list[Example]]:
+        """A member's training patients and those held out."""
+        by_name = {e.patient_id: e for e in self.examples.all}
+        fold = self.fold(member)
+        training = [by_name[name] for name in sorted(self.splits.training(fold))]
+        return training, [by_name[name] for name in self.splits.folds[fold]]
+
+    def is_trained(self, member: int) -> bool:
+        """Whether a member's weights and held-out predictions are there; the latter are written last."""
+        folder = self.member_folder(member)
+        return (folder / WEIGHTS_FILE).is_file() and (folder / HELD_OUT_FILE).is_file()
+
+
+def open_run(config: FinetuneConfig, progress: Progress) -> Run:
+    """Reads the cohort, prepares its exams, draws or reads the split.
+
+    Raises:
+        Refusal: something about the data or the folder; see the functions called.
+    """
+    folder = Path(config.out)
+    cohort = read_input(Path(config.cohort))
+    targets = {}
+    if config.target_weight > 0:
+        root = Path(config.cohort)
+        root = root if root.is_dir() else root.parent
+        targets = read_targets(root / config.target_file, config.target_column)
+    cache = PreparedCache(
+        config.cache_folder, Preparation(config.channels, config.preparation, margin=config.jitter, half=True)
+    )
+    examples = gather_examples(cohort, config, cache, targets, progress)
+    _require_targets(config, examples)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal("cannot_write", f"{folder} can't be written: {error.strerror}. Choose another --out.") from error
+    labels = {e.patient_id: e.label for e in examples.all}
+    splits = find_splits(folder, labels, (config.folds, config.test_fraction), config.seed)
+    save_config(config, folder / CONFIG_FILE)
+    return Run(config, examples, splits, cache, Path(config.cohort).resolve().name)
+
+
+def _require_targets(config: FinetuneConfig, examples: Examples) -> None:
+    if config.target_weight > 0 and not any(t is not None for e in examples.all for t in e.targets):
+        message = (
+            f"No exam of the cohort has a value in {config.target_column} of {config.target_file}. Check patient_id and exam_id "
+            f"there, or say --target_weight 0."
+        )
+        raise Refusal("no_targets", message)
+
+
+def train_member(run: Run, member: int, workers: Workers, progress: Progress) -> None:
+    """Trains one member from its checkpoint or from the start; writes its weights and held-out predictions."""
+    config, folder = run.config, run.member_folder(member)
+    if run.is_trained(member):
+        _require_same(run, member)
+        return
+    training, held_out = run.parts(member)
+    model = _first_model(config, member)
+    task = FinetuneTask(config, VisitPlan(config, member, training), held_out, run.cache, model)
+    loop = Loop(task, _groups(model, config), _settings(run, member), workers)
+    weights = loop.run(progress)
+    if workers.is_first:
+        model.load_state_dict(weights)
+        probability = predict(model, held_out, task)
+        kept = {k.removeprefix("network."): v.contiguous() for k, v in weights.items() if k.startswith("network.")}
+        write_whole(folder / WEIGHTS_FILE, safetensors.torch.save(kept))
+        write_json(folder / HELD_OUT_FILE, _held_out_content(run, member, held_out, probability.tolist()))
+    workers.wait()
+
+
+def _first_model(config: FinetuneConfig, member: int) -> FinetuneModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, member]).generate_state(1)[0]))
+        model = FinetuneModel(config.model, config.target_stages == "all")
+        if config.start == "scaled":
+            scale_weights(model.network.backbone)
+    return model
+
+
+def _groups(model: FinetuneModel, config: FinetuneConfig) -> list[dict[str, Any]]:
+    def scale(name: str) -> float:
+        """The backbone's stages learn the more slowly the earlier they come."""
+        parts = name.split(".")
+        if parts[:3] != ["network", "backbone", "stages"]:
+            return 1.0
+        return config.layer_decay ** (len(config.model.dims) - int(parts[3]))
+
+    return parameter_groups(dict(model.named_parameters()), scale)
+
+
+def _settings(run: Run, member: int) -> LoopSettings:
+    config = run.config
+    return LoopSettings(
+        folder=run.member_folder(member),
+        identity=_identity(run, member),
+        steps=config.steps,
+        learning_rate=(config.peak_learning_rate, config.final_learning_rate),
+        weight_decay=(config.weight_decay, config.final_weight_decay),
+        warmup=config.warmup,
+        clip_norm=config.clip_norm,
+        average=config.average,
+        checkpoint_every=config.checkpoint_every,
+        validate_every=config.validate_every,
+        precision=config.precision,
+    )
+
+
+def _identity(run: Run, member: int) -> str:
+    """A digest of all that decides a member's weights."""
+    training, _ = run.parts(member)
+    settings = {k: v for k, v in asdict(run.config).items() if k not in _INDIFFERENT}
+    content = [settings, member, PIPELINE_VERSION, run.examples.digest([e.patient_id for e in training])]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _held_out_content(run: Run, member: int, held_out: list[Example], probability: list[float]) -> dict[str, Any]:
+    return {
+        "member": member,
+        "seed": run.config.seed,
+        "fold": run.fold(member),
+        "identity": _identity(run, member),
+        "auroc": auroc(np.array([e.label for e in held_out]), np.array(probability)),
+        "patients": [
+            {"patient_id": e.patient_id, "label": e.label, "probability": p}
+            for e, p in zip(held_out, probability, strict=True)
+        ],
+    }
+
+
+def _read_held_out(run: Run, member: int) -> dict[str, Any]:
+    path = run.member_folder(member) / HELD_OUT_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content["identity"], content["patients"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refusal("bad_member", f"{path} can't be read. Remove {path.parent} to train it again.") from error
+    return content
+
+
+def _require_same(run: Run, member: int) -> None:
+    """A member that was trained with other settings is not taken for one of this run."""
+    if _read_held_out(run, member)["identity"] != _identity(run, member):
+        message = (
+            f"{run.member_folder(member)} was trained with other settings, other patients or another version. Give the same, "
+            f"or choose another folder with --out."
+        )
+        raise Refusal("other_run", message)
+
+
+def missing_members(run: Run) -> list[int]:
+    """Members that are not trained yet."""
+    return [m for m in range(run.config.members) if not run.is_trained(m)]
+
+
+def assemble(run: Run) -> Bundle:
+    """Calibration and thresholds from held-out predictions, then the bundle; an earlier one of the same run is kept.
+
+    Raises:
+        Refusal: a member is missing, or its outputs say nothing about the held-out patients.
+    """
+    for member in range(run.config.members):
+        _require_same(run, member)
+    development = _development(run)
+    write_json(run.folder / DEVELOPMENT_FILE, development)
+    path = run.folder / "bundle"
+    if path.exists():
+        return Bundle.open(path)
+    members: list[tuple[Mapping[str, Tensor], int | None]] = [
+        (_read_weights(run, m), m) for m in range(run.config.members)
+    ]
+    description = _describe(run, development)
+    return write_bundle(path, description, members, model_card(description))
+
+
+def _read_weights(run: Run, member: int) -> dict[str, Tensor]:
+    path = run.member_folder(member) / WEIGHTS_FILE
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise Refusal("bad_member", f"{path} can't be read. Remove {path.parent} to train it again.") from error
+
+
+def _development(run: Run) -> dict[str, Any]:
+    """What is fitted after training: each patient's probability is the mean of the members that did not see them."""
+    probabilities: dict[str, list[float]] = defaultdict(list)
+    labels: dict[str, bool] = {}
+    for member in range(run.config.members):
+        for row in _read_held_out(run, member)["patients"]:
+            probabilities[row["patient_id"]].append(row["probability"])
+            labels[row["patient_id"]] = row["label"]
+    names = sorted(probabilities)
+    mean = np.array([np.mean(probabilities[name]) for name in names])
+    truth = np.array([labels[name] for name in names])
+    slope, intercept = fit_recalibration(mean, truth)
+    risks = recalibrate(mean, slope, intercept)
+    return {
+        "patients": len(names),
+        "positive": int(truth.sum()),
+        "members_per_patient": len(probabilities[names[0]]),
+        "auroc": auroc(truth, mean),
+        "calibration": {"slope": slope, "intercept": intercept},
+        "thresholds": choose_thresholds(risks, truth),
+        "predictions": [
+            {"patient_id": name, "label": bool(label), "probability": float(p), "risk": float(r)}
+            for name, label, p, r in zip(names, truth, mean, risks, strict=True)
+        ],
+    }
+
+
+def _describe(run: Run, development: Mapping[str, Any]) -> BundleDescription:
+    config = run.config
+    fitted = (
+        f"{development['patients']} development patients ({development['positive']} positive), each predicted by the "
+        f"{development['members_per_patient']} member(s) that had not seen them"
+    )
+    return BundleDescription(
+        name=config.name,
+        version="1",
+        licence="Apache-2.0" if config.demonstration else "unknown",
+        intended_use=_intended_use(config),
+        demonstration=config.demonstration,
+        channels=config.channels,
+        model=config.model,
+        preprocessing=config.preparation,
+        time_unit=config.time,
+        horizon_months=config.horizon_months,
+        members=(PLACEHOLDER_MEMBER,),
+        model_card_sha256="0" * 64,
+        history=config.history,
+        calibration=Calibration(**development["calibration"], fitted_on=fitted),
+        operating_thresholds=tuple(development["thresholds"]),
+        training_data=_training_data(run, development),
+    )
+
+
+def _intended_use(config: FinetuneConfig) -> str:
+    if config.demonstration:
+        return "Its weights were learned from generated phantom images; they show that the software works and nothing else."
+    return "Research. Not for clinical use."
+
+
+def _training_data(run: Run, development: Mapping[str, Any]) -> dict[str, Any]:
+    config = run.config
+    target = None
+    if config.target_weight > 0:
+        target = {
+            "column": config.target_column,
+            "weight": config.target_weight,
+            "stages": config.target_stages,
+            "exams_with_a_value": sum(t is not None for e in run.examples.all for t in e.targets),
+            "note": "the networks were also told this about every training exam; prediction does not need it",
+        }
+    phantom = f"a generated phantom (seed {config.phantom_seed})" if config.phantom_patients else "the cohort"
+    return {
+        "summary": f"{run.examples.counts['patients']} patients of {phantom} {run.cohort}",
+        "counts": dict(run.examples.counts),
+        "left_out": dict(run.examples.left_out),
+        "exam_level_target": target,
+        "out_of_fold_auroc": round(development["auroc"], 4),
+        "settings": {k: v for k, v in asdict(config).items() if k not in ("out", "cohort", "cache", "channels")},
+        "software": software_versions(),
+    }

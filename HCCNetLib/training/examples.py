@@ -1,0 +1,216 @@
+"""A cohort as training sees it: labelled landmarks, times, exam-level targets, and the exams' keys in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from HCCNetLib.evaluation.landmarks import find_landmarks
+from HCCNetLib.inference.cache import PreparedCache
+from HCCNetLib.readers.rows import read_rows
+from HCCNetLib.records import Cohort, Exam, Patient, Refusal, months_between
+from HCCNetLib.training.configuration import FinetuneConfig
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One patient with at least one labelled landmark.
+
+    Args:
+        patient_id: the patient.
+        number: of the patient among all, by which random draws are keyed.
+        exams: keys of the prepared exams, oldest first; none after the latest labelled landmark.
+        months: of each exam before the latest one.
+        labels: of each exam as landmark, None where nobody knows.
+        targets: exam-level target, None where there is none.
+    """
+
+    patient_id: str
+    number: int
+    exams: tuple[str, ...]
+    months: tuple[float, ...]
+    labels: tuple[bool | None, ...]
+    targets: tuple[float | None, ...]
+
+    @property
+    def labelled(self) -> tuple[int, ...]:
+        """Indices of the labelled landmarks, oldest first; the last exam is the latest of them."""
+        return tuple(i for i, label in enumerate(self.labels) if label is not None)
+
+    @property
+    def label(self) -> bool:
+        """Of the latest labelled landmark, which is evaluated."""
+        return bool(self.labels[-1])
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All patients of a cohort that can be trained on or tested with.
+
+    Args:
+        all: in the order of their ids.
+        left_out: reason → patients.
+        counts: exams dropped, landmarks without label, and the like.
+    """
+
+    all: tuple[Example, ...]
+    left_out: Mapping[str, int]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def digest(self, members: Sequence[str]) -> str:
+        """A digest of what these patients' examples hold: images, times, labels, targets."""
+        wanted = set(members)
+        chosen = [[e.exams, e.months, e.labels, e.targets, e.number] for e in self.all if e.patient_id in wanted]
+        return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
+
+
+def gather_examples(
+    cohort: Cohort,
+    config: FinetuneConfig,
+    cache: PreparedCache,
+    targets: Mapping[tuple[str, str], float],
+    progress: Progress,
+) -> Examples:
+    """Labels a cohort's exams and prepares them into the cache.
+
+    Args:
+        cohort: with outcomes.
+        config: horizon, processes.
+        cache: filled here.
+        targets: (patient id, exam id) → exam-level target; may be empty.
+        progress: called with stage, done and total.
+
+    Raises:
+        Refusal: no outcomes, or no patient is left.
+    """
+    _require_outcomes(cohort)
+    left_out: Counter[str] = Counter()
+    left_out.update(f"can't be read: {refusal.code}" for refusal in cohort.refused.values())
+    counts: Counter[str] = Counter()
+    drafts = []
+    for number, patient in enumerate(sorted(cohort.patients, key=lambda p: p.patient_id)):
+        draft = _draft(number, patient, cohort, config.horizon_months, left_out, counts)
+        if draft is not None:
+            drafts.append(draft)
+    keys = _prepare(cache, [exam for _, patient, _ in drafts for exam in patient.exams], config, progress)
+    examples = []
+    for number, patient, labels in drafts:
+        own = [keys.pop(0) for _ in patient.exams]
+        refusal = next((key for key in own if isinstance(key, Refusal)), None)
+        if refusal is not None:
+            left_out[f"can't be used: {refusal.code}"] += 1
+            continue
+        examples.append(_example(number, patient, labels, [str(key) for key in own], targets))
+    if not examples:
+        reasons = "; ".join(f"{reason} ({n})" for reason, n in left_out.items()) or "there is no patient"
+        raise Refusal("no_examples", f"No patient of the cohort can be used: {reasons}.")
+    counts["patients"] = len(examples)
+    counts["exams"] = sum(len(e.exams) for e in examples)
+    counts["positive patients"] = sum(e.label for e in examples)
+    counts["positive landmarks"] = sum(e.labels.count(True) for e in examples)
+    counts["negative landmarks"] = sum(e.labels.count(False) for e in examples)
+    return Examples(tuple(examples), dict(left_out), dict(counts))
+
+
+def _require_outcomes(cohort: Cohort) -> None:
+    if cohort.outcomes_refused is not None:
+        raise cohort.outcomes_refused
+    if not cohort.outcomes:
+        message = (
+            "The cohort has no outcomes. Put outcomes.csv (patient_id, diagnosis_date, last_seen_date) into the cohort "
+            "folder or beside the table."
+        )
+        raise Refusal("no_outcomes", message)
+
+
+Draft = tuple[int, Patient, tuple[bool | None, ...]]
+
+
+def _draft(
+    number: int, patient: Patient, cohort: Cohort, horizon: float, left_out: Counter[str], counts: Counter[str]
+) -> Draft | None:
+    """A patient's exams up to the latest labelled landmark and their labels; None, and counted, where there is none."""
+    outcome = cohort.outcomes.get(patient.patient_id)
+    if outcome is None:
+        left_out["no outcome"] += 1
+        return None
+    try:
+        landmarks = find_landmarks(patient, outcome, horizon)
+    except Refusal as refusal:
+        left_out[f"can't be used: {refusal.code}"] += 1
+        return None
+    counts["exams on or after the diagnosis"] += landmarks.dropped
+    counts["landmarks without label"] += landmarks.unlabelled
+    if landmarks.patient is None:
+        left_out["no exam before the diagnosis"] += 1
+        return None
+    if not landmarks.labelled:
+        left_out["not followed for the horizon"] += 1
+        return None
+    end = landmarks.labelled[-1]
+    return number, landmarks.patient.until(landmarks.patient.exams[end]), landmarks.labels[: end + 1]
+
+
+def _prepare(
+    cache: PreparedCache, exams: list[Exam], config: FinetuneConfig, progress: Progress
+) -> list[str | Refusal]:
+    keys: list[str | Refusal] = []
+    progress("preparing exams", 0, len(exams))
+    for key in cache.fill(exams, config.processes or os.cpu_count() or 1):
+        keys.append(key)
+        progress("preparing exams", len(keys), len(exams))
+    return keys
+
+
+def _example(
+    number: int,
+    patient: Patient,
+    labels: tuple[bool | None, ...],
+    keys: list[str],
+    targets: Mapping[tuple[str, str], float],
+) -> Example:
+    return Example(
+        patient_id=patient.patient_id,
+        number=number,
+        exams=tuple(keys),
+        months=tuple(months_between(exam.date, patient.landmark.date) for exam in patient.exams),
+        labels=labels,
+        targets=tuple(targets.get((patient.patient_id, exam.exam_id)) for exam in patient.exams),
+    )
+
+
+def read_targets(path: Path, column: str) -> dict[tuple[str, str], float]:
+    """Reads an exam-level target: a table with ``patient_id``, ``exam_id`` and the column; empty cells are no target.
+
+    Raises:
+        Refusal: the table or a column is missing, a cell is no finite number, an exam stands there twice; names the row.
+    """
+    if not path.is_file():
+        raise Refusal("missing_targets", f"The table of exam-level targets {path} does not exist. Check target_file.")
+    targets: dict[tuple[str, str], float] = {}
+    for number, row in read_rows(path, ("patient_id", "exam_id", column)):
+        key, text = (row["patient_id"], row["exam_id"]), row[column]
+        where = f"{path.name}, row {number}"
+        if key in targets:
+            raise Refusal("target_twice", f"{where}: this exam stands there already. Keep one row per exam.")
+        if text:
+            targets[key] = _number(text, f"{where}: {column}")
+    return targets
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise Refusal("bad_targets", f"{where} must be a finite number, or empty where there is none.")
+    return value

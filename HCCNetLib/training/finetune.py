@@ -1,0 +1,307 @@
+"""The supervised stage: the whole model learns the patients' labels, and beside them an exam-level target if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from HCCNetLib.evaluation.discrimination import auroc
+from HCCNetLib.inference.cache import PreparedCache
+from HCCNetLib.models import HCCNet, ModelConfig
+from HCCNetLib.models.convnext3d import STAGES
+from HCCNetLib.models.keyed import give_keys
+from HCCNetLib.models.pooling import GeneralisedMeanPooling
+from HCCNetLib.preprocessing.pipeline import normalise_channels
+from HCCNetLib.training.configuration import FinetuneConfig
+from HCCNetLib.training.distributed import Workers
+from HCCNetLib.training.examples import Example
+from HCCNetLib.training.loop import Losses
+from HCCNetLib.training.visits import Visit, VisitPlan, plain_visit, sequence_times
+
+_VALIDATION_PATIENTS = 16
+
+
+class TargetHead(nn.Module):
+    """Guesses the exam-level target from a vector: D → D → 1."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) → (N,)."""
+        result: Tensor = self.fc2(self.act(self.fc1(x))).squeeze(-1)
+        return result
+
+
+class StageHead(nn.Module):
+    """Guesses the exam-level target from an earlier stage's feature map."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.pooling, self.norm, self.head = GeneralisedMeanPooling(dim), nn.LayerNorm(dim), TargetHead(dim)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(N, D, x, y, z) → (N,)."""
+        result: Tensor = self.head(self.norm(self.pooling(feature_map)))
+        return result
+
+
+class FinetuneModel(nn.Module):
+    """The network, and heads for the exam-level target, which the bundle does not keep.
+
+    With heads on the earlier stages too (deep supervision, Lee et al., arXiv 1409.5185) the stem finds small bright things
+    long before the last stage does, whose few cells are each as wide as several lesions.
+    """
+
+    def __init__(self, config: ModelConfig, every_stage: bool) -> None:
+        super().__init__()
+        self.network = HCCNet(config)
+        self.target_head = TargetHead(config.dims[-1])
+        self.stage_heads = nn.ModuleList(StageHead(dim) for dim in config.dims[:-1]) if every_stage else None
+
+    def encode(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Images (N, C, X, Y, Z) → embeddings (N, D), and guesses (N,) of the target, the embedding's own first."""
+        backbone, guesses, features = self.network.backbone, [], images
+        for stage in range(STAGES):
+            features = backbone.forward_stages(features, stage, stage + 1)
+            if self.stage_heads is not None and stage < STAGES - 1:
+                guesses.append(self.stage_heads[stage](features))
+        embeddings = backbone.pool(features)
+        return embeddings, [self.target_head(embeddings), *guesses]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass reads: N exams, Q sequences of at most S exams.
+
+    Args:
+        images: (N, C, X, Y, Z).
+        targets: (N,) z-scores, 0 where there is none.
+        has_target: (N,).
+        exam_keys: (N,) int64.
+        exams: (Q, S) rows of ``images``, 0 beyond a sequence's length.
+        times: (Q, S).
+        lengths: (Q,).
+        labels: (Q,) 0 or 1.
+        weights: (Q,) in the loss; the step's sum to 1.
+        sequence_keys: (Q,) int64.
+        target_scale: 1 / the step's exams with a target.
+    """
+
+    images: Tensor
+    targets: Tensor
+    has_target: Tensor
+    exam_keys: Tensor
+    exams: Tensor
+    times: Tensor
+    lengths: Tensor
+    labels: Tensor
+    weights: Tensor
+    sequence_keys: Tensor
+    target_scale: float = 0.0
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What is worked out from the training patients once.
+
+    Args:
+        class_weights: of negatives and positives.
+        target_mean: of the exam-level target.
+        target_sd: likewise.
+        longest: exams of the longest sequence, to which all are padded: dropout's masks follow from their place.
+    """
+
+    class_weights: tuple[float, float]
+    target_mean: float
+    target_sd: float
+    longest: int
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], config: FinetuneConfig) -> Normalisation:
+        """Balanced classes weigh each landmark by all / (2 · its class)."""
+        labels = [label for e in examples for label in _trained_labels(e, config)]
+        positive, count = sum(labels), len(labels)
+        balanced = config.loss == "balanced"
+        weights = (count / (2 * (count - positive)), count / (2 * positive)) if balanced else (1.0, 1.0)
+        targets = np.array([t for e in examples for t in e.targets if t is not None])
+        mean, sd = (float(targets.mean()), float(targets.std())) if len(targets) else (0.0, 1.0)
+        return cls(weights, mean, sd or 1.0, max(min(len(e.exams), config.max_exams) for e in examples))
+
+
+def _trained_labels(example: Example, config: FinetuneConfig) -> list[bool]:
+    known = [label for label in example.labels if label is not None]
+    return known if config.landmarks == "all" else known[-1:]
+
+
+class FinetuneTask:
+    """What the loop trains for one member of the ensemble.
+
+    Args:
+        config: the stage's settings.
+        plan: draws the visits.
+        held_out: patients that are only looked at.
+        cache: of prepared exams.
+        model: starts with random or pre-trained weights.
+    """
+
+    scalars = ("label_loss", "target_loss", "stage_target_loss")
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        plan: VisitPlan,
+        held_out: Sequence[Example],
+        cache: PreparedCache,
+        model: FinetuneModel,
+    ) -> None:
+        self.config, self.plan, self.held_out, self.cache, self.model = config, plan, held_out, cache, model
+        self.normalisation = Normalisation.of(plan.examples, config)
+
+    def load(self, step: int, workers: Workers) -> Sequence[Batch]:
+        """This process's share of the step's patients, in passes of ``per_pass`` patients."""
+        visits = self.plan.batch(step)
+        scale = _step_scale(visits, self.normalisation)
+        own = [visits[i] for i in workers.share(len(visits))]
+        size = self.config.per_pass or max(len(own), 1)
+        return [self._collate(own[i : i + size], scale) for i in range(0, len(own), size)]
+
+    def losses(self, item: Batch, step: int) -> Losses:
+        """Weighted cross-entropy of the labels and squared error of the target."""
+        model, config = self.model, self.config
+        batch = item.to(next(model.parameters()).device)
+        give_keys(model.network.backbone, batch.exam_keys)
+        embeddings, guesses = model.encode(batch.images)
+        give_keys(model.network.backbone, None)
+        label_loss = (batch.weights * self._label_errors(batch, embeddings)).sum()
+        target_losses = [self._target_loss(batch, guess) for guess in guesses]
+        target_loss = torch.stack(target_losses).sum()
+        label_weight = 0.0 if step < config.label_from_step else 1.0
+        total = label_weight * label_loss + config.target_weight * target_loss
+        logged = {
+            "label_loss": float(label_loss.detach()),
+            "target_loss": float(target_losses[0].detach()),
+            "stage_target_loss": float((target_loss - target_losses[0]).detach()) / max(len(guesses) - 1, 1),
+        }
+        return Losses(total, logged)
+
+    @staticmethod
+    def _target_loss(batch: Batch, guess: Tensor) -> Tensor:
+        errors = functional.mse_loss(guess.float(), batch.targets, reduction="none")
+        return (errors * batch.has_target).sum() * batch.target_scale
+
+    def _label_errors(self, batch: Batch, embeddings: Tensor) -> Tensor:
+        network = self.model.network
+        for part in (network.dropout, network.encoder):
+            give_keys(part, batch.sequence_keys)
+        logits = network.classify(embeddings[batch.exams], batch.times, batch.lengths)[0].float()
+        for part in (network.dropout, network.encoder):
+            give_keys(part, None)
+        errors = functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
+        if self.config.loss == "focal":  # Lin et al., arXiv 1708.02002: (1 − p of the true class)^γ
+            errors = errors * (1 - torch.exp(-errors)) ** self.config.focal_gamma
+        return errors
+
+    def batch_of(self, step: int) -> Mapping[str, Any]:
+        """The step's patients and the exams that were read of each."""
+        visits = self.plan.batch(step)
+        return {"patients": [{"patient_id": v.example.patient_id, "exams": list(v.exams)} for v in visits]}
+
+    def validate(self) -> Mapping[str, float]:
+        """AUROC and log loss at the held-out patients' latest labelled landmarks."""
+        if not self.held_out:
+            return {}
+        probability = predict(self.model, self.held_out, self)
+        labels = np.array([e.label for e in self.held_out])
+        p = np.clip(probability, 1e-7, 1 - 1e-7)
+        log_loss = -np.where(labels, np.log(p), np.log(1 - p)).mean()
+        return {"validation_auroc": auroc(labels, probability), "validation_log_loss": float(log_loss)}
+
+    def _collate(self, visits: Sequence[Visit], scale: tuple[float, float]) -> Batch:
+        images = torch.from_numpy(np.stack([image for v in visits for image in self.read(v)]))
+        targets = np.array([self._z_score(v.example.targets[i]) for v in visits for i in v.exams], dtype=np.float32)
+        rows, times, labels, weights, first = [], [], [], [], 0
+        for visit in visits:
+            place = {exam: first + i for i, exam in enumerate(visit.exams)}
+            for sequence, weight in zip(visit.sequences, visit.weights, strict=True):
+                label = bool(visit.example.labels[sequence[-1]])
+                rows.append([place[i] for i in sequence])
+                times.append(sequence_times(visit.example, sequence, self.config))
+                labels.append(float(label))
+                weights.append(weight * self.normalisation.class_weights[label] / scale[0])
+            first += len(visit.exams)
+        return Batch(
+            images=images,
+            targets=torch.from_numpy(np.nan_to_num(targets)),
+            has_target=torch.from_numpy(~np.isnan(targets)),
+            exam_keys=torch.from_numpy(np.concatenate([v.exam_keys for v in visits])),
+            exams=_padded(rows, self.normalisation.longest).long(),
+            times=_padded(times, self.normalisation.longest),
+            lengths=torch.tensor([len(row) for row in rows]),
+            labels=torch.tensor(labels),
+            weights=torch.tensor(weights),
+            sequence_keys=torch.from_numpy(np.concatenate([v.sequence_keys for v in visits])),
+            target_scale=1 / scale[1],
+        )
+
+    def read(self, visit: Visit) -> Iterator[NDArray[np.float32]]:
+        """The visit's exams (C, X, Y, Z) as the network gets them."""
+        preparation = self.cache.preparation.config
+        for index, change in zip(visit.exams, visit.changes, strict=True):
+            crop = change.crop(self.cache.data(visit.example.exams[index]), preparation.crop_voxels)
+            exam = change.recolour(normalise_channels(crop, preparation))
+            yield np.ascontiguousarray(visit.turn.apply(exam))
+
+    def _z_score(self, target: float | None) -> float:
+        return (
+            float("nan") if target is None else (target - self.normalisation.target_mean) / self.normalisation.target_sd
+        )
+
+
+def _step_scale(visits: Sequence[Visit], normalisation: Normalisation) -> tuple[float, float]:
+    """The sum of the weights of all sequences of a step, and its exams with a target, over all processes."""
+    weights = [
+        weight * normalisation.class_weights[bool(v.example.labels[sequence[-1]])]
+        for v in visits
+        for sequence, weight in zip(v.sequences, v.weights, strict=True)
+    ]
+    targets = sum(v.example.targets[i] is not None for v in visits for i in v.exams)
+    return sum(weights), float(max(targets, 1))
+
+
+def _padded(rows: Sequence[Sequence[float]], length: int) -> Tensor:
+    """Rows filled up with zeros: (Q, length)."""
+    return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows], dtype=torch.float32)
+
+
+@torch.no_grad()
+def predict(model: FinetuneModel, examples: Sequence[Example], task: FinetuneTask) -> NDArray[np.float64]:
+    """Probabilities (patients,) at the latest labelled landmarks, as prediction would compute them."""
+    was_training, network = model.training, model.network
+    model.eval()
+    device = next(model.parameters()).device
+    probabilities = []
+    for start in range(0, len(examples), _VALIDATION_PATIENTS):
+        for example in examples[start : start + _VALIDATION_PATIENTS]:
+            visit = plain_visit(example, task.config)
+            sequence = visit.sequences[0]
+            images = torch.from_numpy(np.stack(list(task.read(visit)))[list(sequence)]).to(device)
+            times = torch.tensor([sequence_times(example, sequence, task.config)], device=device)
+            length = torch.tensor([len(sequence)], device=device)
+            logit = network.classify(network.backbone(images)[None], times, length)[0]
+            probabilities.append(float(logit.double().sigmoid()))
+    model.train(was_training)
+    return np.array(probabilities)

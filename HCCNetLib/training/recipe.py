@@ -1,0 +1,92 @@
+"""A recipe: the stages of one bundle, the arms to compare it with, and the cohort that judges them, in one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from HCCNetLib.records import Refusal
+from HCCNetLib.training.configuration import FinetuneConfig, build_config, parse_yaml, read_yaml
+
+_SECTIONS = ("finetune", "arms", "test")
+
+
+@dataclass(frozen=True)
+class TestCohort:
+    """Patients whom no training has seen.
+
+    Args:
+        cohort: folder or table, with outcomes.
+        phantom_patients: make it first, a phantom of so many patients; 0: it is there.
+        phantom_seed: of that phantom.
+    """
+
+    cohort: str
+    phantom_patients: int = 0
+    phantom_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``hccnet train`` does.
+
+    Args:
+        finetune: the supervised stage of the bundle.
+        arms: name → the same stage with something changed, in a folder of its own.
+        test: judges all of them; None: nothing does.
+    """
+
+    finetune: FinetuneConfig
+    arms: Mapping[str, FinetuneConfig]
+    test: TestCohort | None
+
+
+def read_recipe(path: Path, overrides: Mapping[str, str]) -> Recipe:
+    """Reads a recipe; what the command line says (``section.name`` → text) wins.
+
+    Raises:
+        Refusal: the file can't be read, a section or a setting is unknown or of a wrong kind.
+    """
+    content = read_yaml(path)
+    unknown = sorted(set(content) - set(_SECTIONS))
+    if unknown or "finetune" not in content:
+        wrong = f"unknown section(s) {', '.join(unknown)}" if unknown else "the section finetune is missing"
+        raise Refusal("bad_config", f"{path}: {wrong}. A recipe has the sections {', '.join(_SECTIONS)}.")
+    for name, text in overrides.items():
+        section, _, setting = name.partition(".")
+        if section not in ("finetune", "test") or not setting:
+            raise Refusal("bad_config", f"--set {name}: write finetune.NAME=VALUE or test.NAME=VALUE.")
+        content.setdefault(section, {})[setting] = parse_yaml(text, f"--set {name}")
+    finetune = _built(FinetuneConfig, content["finetune"], f"{path}, finetune")
+    arms = {
+        str(name): _arm(finetune, str(name), _mapping(changes, f"{path}, arms.{name}"), f"{path}, arms.{name}")
+        for name, changes in _mapping(content.get("arms") or {}, f"{path}, arms").items()
+    }
+    test = _built(TestCohort, content["test"], f"{path}, test") if content.get("test") else None
+    if test is not None and Path(test.cohort).resolve() == Path(finetune.cohort).resolve():
+        raise Refusal(
+            "test_is_training", f"{path}: the test cohort is the cohort that is trained on. Name another one."
+        )
+    return Recipe(finetune, arms, test)
+
+
+def _arm(finetune: FinetuneConfig, name: str, changes: Mapping[str, Any], where: str) -> FinetuneConfig:
+    shared = replace(
+        finetune, name=f"{finetune.name}-{name}", out=f"{finetune.out}-{name}", cache=str(finetune.cache_folder)
+    )
+    return _built(FinetuneConfig, {**vars(shared), **changes}, where)
+
+
+def _built(kind: type[Any], values: Any, where: str) -> Any:
+    try:
+        return build_config(kind, _mapping(values, where))
+    except (ValueError, TypeError) as error:
+        raise Refusal("bad_config", f"{where}: {error}.") from error
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Refusal("bad_config", f"{where} is no list of settings (name: value).")
+    return value

@@ -1,0 +1,137 @@
+"""What is drawn when a patient is read in training: exams, sequences, augmentation, the keys of dropout.
+
+Every draw is keyed by seed, member, epoch and the patient's number: it does not depend on the batch, the process or what
+was drawn before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HCCNetLib.preprocessing.augmentation import ExamChange, Turn, draw_change, draw_turn, unchanged
+from HCCNetLib.training.configuration import FinetuneConfig
+from HCCNetLib.training.examples import Example
+
+_ORDER, _VISIT = 1, 2
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One reading of a patient.
+
+    Args:
+        example: the patient.
+        exams: indices of the exams that are encoded, oldest first.
+        sequences: per sequence, indices of its exams, oldest first, the landmark last.
+        weights: of the sequences in the loss; those of one landmark sum to 1.
+        turn: of all exams.
+        changes: one per encoded exam.
+        exam_keys: (encoded exams,) int64, for stochastic depth.
+        sequence_keys: (sequences,) int64, for dropout.
+    """
+
+    example: Example
+    exams: tuple[int, ...]
+    sequences: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
+    turn: Turn
+    changes: tuple[ExamChange, ...]
+    exam_keys: NDArray[np.int64]
+    sequence_keys: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class VisitPlan:
+    """Draws visits for one member of the ensemble.
+
+    Args:
+        config: what may be drawn.
+        member: number of the member.
+        examples: its training patients.
+    """
+
+    config: FinetuneConfig
+    member: int
+    examples: Sequence[Example]
+
+    def batch(self, step: int) -> list[Visit]:
+        """The visits of a step: patients in an order drawn per epoch; a batch may reach into the next epoch."""
+        first = step * self.config.batch
+        places = [divmod(first + i, len(self.examples)) for i in range(self.config.batch)]
+        orders = {epoch: self._order(epoch) for epoch, _ in places}
+        return [self.draw(self.examples[orders[epoch][place]], epoch) for epoch, place in places]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([self.config.seed, self.member, _ORDER, epoch])
+        return rng.permutation(len(self.examples))
+
+    def draw(self, example: Example, epoch: int) -> Visit:
+        """One visit of a patient in an epoch."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, self.member, _VISIT, epoch, example.number])
+        exams = _draw_exams(example, config, rng)
+        sequences, weights = _draw_sequences(example, exams, config, rng)
+        keys = rng.integers(-(2**63), 2**63 - 1, len(exams) + len(sequences))
+        return Visit(
+            example=example,
+            exams=exams,
+            sequences=sequences,
+            weights=weights,
+            turn=draw_turn(rng, config.flip, config.rotate),
+            changes=tuple(
+                draw_change(rng, len(config.channels), config.jitter, config.intensity_scale, config.intensity_shift)
+                for _ in exams
+            ),
+            exam_keys=keys[: len(exams)],
+            sequence_keys=keys[len(exams) :],
+        )
+
+
+def plain_visit(example: Example, config: FinetuneConfig) -> Visit:
+    """The reading of prediction: the latest labelled landmark, all exams, nothing drawn."""
+    exams = tuple(range(len(example.exams)))
+    sequence = exams if config.history == "all" else exams[-1:]
+    changes = tuple(unchanged(len(config.channels), config.jitter) for _ in exams)
+    none = np.zeros(0, dtype=np.int64)
+    return Visit(example, exams, (sequence,), (1.0,), Turn(), changes, none, none)
+
+
+def _draw_exams(example: Example, config: FinetuneConfig, rng: np.random.Generator) -> tuple[int, ...]:
+    """All exams; of a longer series a landmark and as many of the earlier ones as are allowed, at random."""
+    count = len(example.exams)
+    if count <= config.max_exams:
+        return tuple(range(count))
+    landmark = int(rng.choice(_landmarks(example, config)))
+    earlier = rng.choice(landmark, min(config.max_exams - 1, landmark), replace=False)
+    return (*sorted(int(i) for i in earlier), landmark)
+
+
+def _landmarks(example: Example, config: FinetuneConfig) -> tuple[int, ...]:
+    return example.labelled if config.landmarks == "all" else example.labelled[-1:]
+
+
+def _draw_sequences(
+    example: Example, exams: Sequence[int], config: FinetuneConfig, rng: np.random.Generator
+) -> tuple[tuple[tuple[int, ...], ...], tuple[float, ...]]:
+    """Per landmark among the exams one sequence or, where exams are left out at random, several."""
+    landmarks = [i for i in _landmarks(example, config) if i in exams]
+    draws = config.subsequences if config.exam_dropout else 1
+    sequences = []
+    for landmark in landmarks:
+        earlier = [i for i in exams if i < landmark] if config.history == "all" else []
+        for _ in range(draws):
+            kept = [i for i in earlier if rng.random() >= config.exam_dropout]
+            sequences.append((*kept, landmark))
+    return tuple(sequences), (1 / draws,) * len(sequences)
+
+
+def sequence_times(example: Example, sequence: Sequence[int], config: FinetuneConfig) -> list[float]:
+    """The time of each exam of a sequence as the network is given it: 0 for the landmark, positive before."""
+    if config.time == "exams":
+        return [float(len(sequence) - 1 - i) for i in range(len(sequence))]
+    landmark = example.months[sequence[-1]]
+    return [example.months[i] - landmark for i in sequence]
