@@ -14,9 +14,10 @@ from HCCNetLib.records import Refusal
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
 from HCCNetLib.synthetic.phantom import PhantomModel
-from HCCNetLib.training.configuration import FinetuneConfig, read_config, settings_of
+from HCCNetLib.training.configuration import FinetuneConfig, settings_of
 from HCCNetLib.training.distributed import Workers, workers
 from HCCNetLib.training.ensemble import Run, assemble, missing_members, open_run, train_member
+from HCCNetLib.training.recipe import read_stage
 
 HELP = "train on a cohort with outcomes: members, calibration, bundle"
 
@@ -27,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "The same command goes on where a run was stopped. Several processes: torchrun --nproc-per-node 2 -m HCCNetLib "
         "finetune ... Several jobs: each with its own --member, then once without."
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings, YAML")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="settings, or a recipe of them, YAML"
+    )
+    parser.add_argument("--arm", metavar="NAME", help="the arm of a recipe (default: its section finetune)")
     parser.add_argument("--member", type=int, metavar="K", help="train this member only, from 0, and write no bundle")
     add_settings(parser, FinetuneConfig)
 
@@ -60,7 +64,7 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command."""
-    config = read_config(FinetuneConfig, arguments.config, given_settings(arguments))
+    config = read_stage(arguments.config, arguments.arm, given_settings(arguments))
     finetune(config, arguments.member)
     return 0
 

@@ -82,7 +82,11 @@ class FinetuneConfig:
     target_stages: Literal["last", "all"] = setting(
         "last", "where the target is guessed: the embedding, or every stage too"
     )
-    label_from_step: int = setting(0, "steps before which only the exam-level target is learned")
+
+    # The first phase: the backbone alone learns the exam-level target; no label is used.
+    exam_steps: int = setting(0, "updates of the weights in the first phase; 0: there is none")
+    exam_learning_rate: float = setting(4e-4, "of the first phase, for a batch of 128; it is scaled by batch / 128")
+    exams_from: str = setting("", "folder of a run whose first phase, of the same settings and patients, is taken over")
 
     # The optimiser.
     steps: int = setting(400, "updates of the weights")
@@ -137,21 +141,16 @@ class FinetuneConfig:
         changed = {"dropout": self.dropout, "drop_path_rate": self.drop_path, "pooling": self.pooling}
         return ModelConfig(**{**vars(named), **changed})
 
-    @property
-    def peak_learning_rate(self) -> float:
-        """After the warm-up, scaled to the batch."""
-        return self.learning_rate * self.batch / 128
-
 
 _FRACTIONS = ("dropout", "drop_path", "exam_dropout", "flip", "rotate", "average", "test_fraction")
 _AT_LEAST = {
     **dict.fromkeys(("steps", "batch", "max_exams", "subsequences", "seeds", "checkpoint_every", "validate_every"), 1),
     **dict.fromkeys(("phantom_patients", "phantom_seed", "processes", "jitter", "per_pass", "warmup", "threads"), 0),
-    **dict.fromkeys(("label_from_step", "seed", "intensity_scale", "intensity_shift", "target_weight"), 0),
+    **dict.fromkeys(("exam_steps", "seed", "intensity_scale", "intensity_shift", "target_weight"), 0),
     **dict.fromkeys(("focal_gamma", "weight_decay", "final_weight_decay", "clip_norm", "final_learning_rate"), 0),
     "folds": 2,
 }
-_ABOVE_0 = ("horizon_months", "learning_rate", "phantom_spacing", "layer_decay")
+_ABOVE_0 = ("horizon_months", "learning_rate", "exam_learning_rate", "phantom_spacing", "layer_decay")
 
 
 def _check_ranges(config: FinetuneConfig) -> None:
@@ -169,12 +168,12 @@ def _check_ranges(config: FinetuneConfig) -> None:
         raise ValueError(f"device must be auto, cpu or cuda; it is {config.device!r}")
     if config.warmup >= config.steps:
         raise ValueError(f"warmup ({config.warmup}) must be shorter than the run ({config.steps} steps)")
-    if config.label_from_step >= config.steps:
-        raise ValueError("label_from_step must lie before the end of the run: else the label is never learned")
     if config.target_weight > 0 and not (config.target_file and config.target_column):
         raise ValueError("target_weight is above 0, but target_file or target_column is empty")
-    if config.label_from_step > 0 and not config.target_weight > 0:
-        raise ValueError("label_from_step needs an exam-level target (target_weight above 0)")
+    if config.exam_steps > 0 and not config.target_weight > 0:
+        raise ValueError("exam_steps is above 0, but there is no exam-level target (target_weight above 0)")
+    if 0 < config.exam_steps <= config.warmup:
+        raise ValueError(f"warmup ({config.warmup}) must be shorter than the first phase ({config.exam_steps} steps)")
     _ = config.model, config.preparation  # they raise ValueError themselves
 
 

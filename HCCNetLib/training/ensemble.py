@@ -10,14 +10,14 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from HCCNetLib.bundles import Bundle, BundleDescription, Calibration, write_bundle
@@ -47,6 +47,7 @@ CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE, DEVELOPMENT_FILE = (
     "held_out.json",
     "development.json",
 )
+FIRST_PHASE = "exams"
 # What a member's weights do not depend on: where things lie, how often something is written, how fast it goes.
 _INDIFFERENT = frozenset(
     (
@@ -61,8 +62,36 @@ _INDIFFERENT = frozenset(
             "processes",
             "per_pass",
         ),
-        *("test_fraction", "folds", "seeds", "ensemble", "device", "threads", "checkpoint_every", "validate_every"),
+        *(
+            "exams_from",
+            "test_fraction",
+            "folds",
+            "seeds",
+            "ensemble",
+            "device",
+            "threads",
+            "checkpoint_every",
+            "validate_every",
+        ),
         "demonstration",
+    )
+)
+
+# What the first phase's weights do not depend on besides.
+_AFTER_FIRST_PHASE = frozenset(
+    (
+        *(
+            "horizon_months",
+            "time",
+            "history",
+            "dropout",
+            "loss",
+            "focal_gamma",
+            "steps",
+            "learning_rate",
+            "layer_decay",
+        ),
+        *("exam_dropout", "subsequences", "average"),
     )
 )
 
@@ -158,8 +187,10 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
         return
     training, held_out = run.parts(member)
     model = _first_model(config, member)
+    if config.exam_steps:
+        model.load_state_dict(_first_phase(run, member, workers, progress))
     task = FinetuneTask(config, VisitPlan(config, member, training), held_out, run.cache, model)
-    loop = Loop(task, _groups(model, config), _settings(run, member), workers)
+    loop = Loop(task, _groups(model, config), _settings(run, member, config.steps, config.learning_rate), workers)
     weights = loop.run(progress)
     if workers.is_first:
         model.load_state_dict(weights)
@@ -168,6 +199,51 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
         write_whole(folder / WEIGHTS_FILE, safetensors.torch.save(kept))
         write_json(folder / HELD_OUT_FILE, _held_out_content(run, member, held_out, probability.tolist()))
     workers.wait()
+
+
+def _first_phase(run: Run, member: int, workers: Workers, progress: Progress) -> dict[str, Tensor]:
+    """The whole model's weights after the first phase: from its file, from another run's, or trained now."""
+    config, folder = run.config, run.member_folder(member) / FIRST_PHASE
+    path, identity = folder / WEIGHTS_FILE, _identity(run, member, first_phase=True)
+    if config.exams_from:
+        path = Path(config.exams_from) / "members" / f"{member:02d}" / FIRST_PHASE / WEIGHTS_FILE
+    if config.exams_from or path.is_file():
+        return _read_first_phase(path, identity)
+    training, _ = run.parts(member)
+    model = _first_model(config, member)
+    task = FinetuneTask(config, VisitPlan(config, member, training), (), run.cache, model, exams_only=True)
+    trained = {name: p for name, p in model.named_parameters() if _is_of_first_phase(name)}
+    settings = replace(
+        _settings(run, member, config.exam_steps, config.exam_learning_rate),
+        folder=folder,
+        identity=identity,
+        average=0.0,
+    )
+    loop = Loop(task, parameter_groups(trained, lambda _: 1.0), settings, workers)
+    weights = loop.run(lambda _, done, total: progress("first phase", done, total))
+    if workers.is_first:
+        write_whole(path, safetensors.torch.save(weights, {"identity": identity}))
+    workers.wait()
+    return weights
+
+
+def _is_of_first_phase(name: str) -> bool:
+    return name.startswith(("network.backbone.", "target_head.", "stage_heads."))
+
+
+def _read_first_phase(path: Path, identity: str) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = (file.metadata() or {}).get("identity")
+        weights = safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise Refusal(
+            "no_first_phase", f"The first phase {path} is not there or can't be read. Train it first."
+        ) from error
+    if found != identity:
+        message = f"{path} is the first phase of other settings or patients. Give the same, or leave exams_from empty."
+        raise Refusal("other_run", message)
+    return weights
 
 
 def _first_model(config: FinetuneConfig, member: int) -> FinetuneModel:
@@ -190,13 +266,13 @@ def _groups(model: FinetuneModel, config: FinetuneConfig) -> list[dict[str, Any]
     return parameter_groups(dict(model.named_parameters()), scale)
 
 
-def _settings(run: Run, member: int) -> LoopSettings:
+def _settings(run: Run, member: int, steps: int, learning_rate: float) -> LoopSettings:
     config = run.config
     return LoopSettings(
         folder=run.member_folder(member),
         identity=_identity(run, member),
-        steps=config.steps,
-        learning_rate=(config.peak_learning_rate, config.final_learning_rate),
+        steps=steps,
+        learning_rate=(learning_rate * config.batch / 128, config.final_learning_rate),
         weight_decay=(config.weight_decay, config.final_weight_decay),
         warmup=config.warmup,
         clip_norm=config.clip_norm,
@@ -207,10 +283,11 @@ def _settings(run: Run, member: int) -> LoopSettings:
     )
 
 
-def _identity(run: Run, member: int) -> str:
-    """A digest of all that decides a member's weights."""
+def _identity(run: Run, member: int, first_phase: bool = False) -> str:
+    """A digest of all that decides a member's weights, or its first phase's."""
     training, _ = run.parts(member)
-    settings = {k: v for k, v in asdict(run.config).items() if k not in _INDIFFERENT}
+    indifferent = _INDIFFERENT | (_AFTER_FIRST_PHASE if first_phase else frozenset())
+    settings = {k: v for k, v in asdict(run.config).items() if k not in indifferent}
     content = [settings, member, PIPELINE_VERSION, run.examples.digest([e.patient_id for e in training])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -156,9 +156,14 @@ class FinetuneTask:
         held_out: patients that are only looked at.
         cache: of prepared exams.
         model: starts with random or pre-trained weights.
+        exams_only: the first phase: the backbone learns the exam-level target, no label is used.
     """
 
-    scalars = ("label_loss", "target_loss", "stage_target_loss")
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """What every process logs."""
+        of_target = ("target_loss", "stage_target_loss")
+        return of_target if self.exams_only else ("label_loss", *of_target)
 
     def __init__(
         self,
@@ -167,7 +172,9 @@ class FinetuneTask:
         held_out: Sequence[Example],
         cache: PreparedCache,
         model: FinetuneModel,
+        exams_only: bool = False,
     ) -> None:
+        self.exams_only = exams_only
         self.config, self.plan, self.held_out, self.cache, self.model = config, plan, held_out, cache, model
         self.normalisation = Normalisation.of(plan.examples, config)
 
@@ -186,16 +193,17 @@ class FinetuneTask:
         give_keys(model.network.backbone, batch.exam_keys)
         embeddings, guesses = model.encode(batch.images)
         give_keys(model.network.backbone, None)
-        label_loss = (batch.weights * self._label_errors(batch, embeddings)).sum()
         target_losses = [self._target_loss(batch, guess) for guess in guesses]
         target_loss = torch.stack(target_losses).sum()
-        label_weight = 0.0 if step < config.label_from_step else 1.0
-        total = label_weight * label_loss + config.target_weight * target_loss
+        total = config.target_weight * target_loss
         logged = {
-            "label_loss": float(label_loss.detach()),
             "target_loss": float(target_losses[0].detach()),
             "stage_target_loss": float((target_loss - target_losses[0]).detach()) / max(len(guesses) - 1, 1),
         }
+        if not self.exams_only:
+            label_loss = (batch.weights * self._label_errors(batch, embeddings)).sum()
+            total = total + label_loss
+            logged["label_loss"] = float(label_loss.detach())
         return Losses(total, logged)
 
     @staticmethod
@@ -222,7 +230,7 @@ class FinetuneTask:
 
     def validate(self) -> Mapping[str, float]:
         """AUROC and log loss at the held-out patients' latest labelled landmarks."""
-        if not self.held_out:
+        if not self.held_out or self.exams_only:
             return {}
         probability = predict(self.model, self.held_out, self)
         labels = np.array([e.label for e in self.held_out])

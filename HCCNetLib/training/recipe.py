@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from HCCNetLib.records import Refusal
-from HCCNetLib.training.configuration import FinetuneConfig, build_config, parse_yaml, read_yaml
+from HCCNetLib.training.configuration import FinetuneConfig, build_config, parse_yaml, read_config, read_yaml
 
 _SECTIONS = ("finetune", "arms", "test")
 
@@ -70,6 +70,30 @@ def read_recipe(path: Path, overrides: Mapping[str, str]) -> Recipe:
             "test_is_training", f"{path}: the test cohort is the cohort that is trained on. Name another one."
         )
     return Recipe(finetune, arms, test)
+
+
+def read_stage(path: Path, arm: str | None, overrides: Mapping[str, str]) -> FinetuneConfig:
+    """The supervised stage's settings, from a file of them or from a recipe; what the command line says wins.
+
+    Args:
+        path: YAML.
+        arm: of a recipe; None: its section ``finetune``.
+        overrides: name → text.
+
+    Raises:
+        Refusal: as ``read_recipe``, or there is no such arm.
+    """
+    if "finetune" not in read_yaml(path):
+        if arm is not None:
+            raise Refusal("no_arm", f"{path} is no recipe: it has no arms. Leave --arm out.")
+        return read_config(FinetuneConfig, path, overrides)
+    recipe = read_recipe(path, {})
+    if arm is not None and arm not in recipe.arms:
+        raise Refusal("no_arm", f"{path} has no arm {arm}; it has: {', '.join(recipe.arms) or 'none'}.")
+    chosen = recipe.finetune if arm is None else recipe.arms[arm]
+    changes = {name: parse_yaml(text, f"--{name}") for name, text in overrides.items()}
+    config: FinetuneConfig = _built(FinetuneConfig, {**vars(chosen), **changes}, str(path))
+    return config
 
 
 def _arm(finetune: FinetuneConfig, name: str, changes: Mapping[str, Any], where: str) -> FinetuneConfig:

@@ -74,21 +74,18 @@ class VisitPlan:
         config = self.config
         rng = np.random.default_rng([config.seed, self.member, _VISIT, epoch, example.number])
         exams = _draw_exams(example, config, rng)
+        turn = draw_turn(rng, config.flip, config.rotate)
+        intensity = config.intensity_scale, config.intensity_shift
+        changes = tuple(draw_change(rng, len(config.channels), config.jitter, *intensity) for _ in exams)
+        exam_keys = _draw_keys(rng, len(exams))
+        # Last, so that the images are the same ones whatever is made of the sequences.
         sequences, weights = _draw_sequences(example, exams, config, rng)
-        keys = rng.integers(-(2**63), 2**63 - 1, len(exams) + len(sequences))
-        return Visit(
-            example=example,
-            exams=exams,
-            sequences=sequences,
-            weights=weights,
-            turn=draw_turn(rng, config.flip, config.rotate),
-            changes=tuple(
-                draw_change(rng, len(config.channels), config.jitter, config.intensity_scale, config.intensity_shift)
-                for _ in exams
-            ),
-            exam_keys=keys[: len(exams)],
-            sequence_keys=keys[len(exams) :],
-        )
+        sequence_keys = _draw_keys(rng, len(sequences))
+        return Visit(example, exams, sequences, weights, turn, changes, exam_keys, sequence_keys)
+
+
+def _draw_keys(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    return rng.integers(-(2**63), 2**63 - 1, count)
 
 
 def plain_visit(example: Example, config: FinetuneConfig) -> Visit:
