@@ -1,4 +1,4 @@
-# make demo   predicts the bundled sample patient and writes a report
+# make demo   predicts two generated patients and the bundled sample patient and writes reports
 # make test   runs formatter, linter, type check and tests
 # make slow   runs the tests that take minutes
 # All set up a virtual environment in .venv first. PYTHON=python3.12 chooses the interpreter (3.11 or newer).
@@ -12,10 +12,15 @@ STAMP := $(VENV)/.installed
 # that pip is configured to find locally comes first, then PyTorch's own index, else whatever the default index has.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
+# Two patients whom the demonstration networks have not seen; one of them is diagnosed within the year.
+DEMO_SEED := 26
+
 .PHONY: demo test lint slow clean
 
 demo: $(STAMP)
-	$(BIN)/hccnet predict HCCNetLib/samples --out demo-output
+	$(BIN)/hccnet synthesize --out demo-output/phantom --patients 2 --seed $(DEMO_SEED)
+	$(BIN)/hccnet predict demo-output/phantom --out demo-output/results
+	$(BIN)/hccnet predict HCCNetLib/samples --out demo-output/results
 
 test: lint
 	$(BIN)/python -m pytest

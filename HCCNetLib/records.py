@@ -20,6 +20,9 @@ DAYS_PER_MONTH = 30.4375
 
 Affine = NDArray[np.float64]
 
+# How the files of generated patients are marked, in the header's field for a description.
+PHANTOM_MARK = "HCCNet phantom: generated, shows nobody"
+
 
 class Refusal(Exception):
     """Input that can't be used, in a sentence that a person can act on.
@@ -86,6 +89,11 @@ class Image(Protocol):
         """What to call the image in a message: a file name, never a patient's name."""
         ...
 
+    @property
+    def is_phantom(self) -> bool:
+        """Whether the image was generated and shows nobody."""
+        ...
+
     def read(self) -> NDArray[np.float32]:
         """Voxels (X, Y, Z), slope and intercept applied; raises Refusal where they can't be used."""
         ...
@@ -106,6 +114,7 @@ class ArrayImage:
     data: NDArray[np.float32]
     affine: Affine
     source: str = "array"
+    is_phantom: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -188,6 +197,11 @@ class Patient:
     def landmark(self) -> Exam:
         """The exam from which a prediction is made: the latest."""
         return self.exams[-1]
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether all images were generated: the patient does not exist."""
+        return all(image.is_phantom for exam in self.exams for image in exam.images.values())
 
     def until(self, exam: Exam) -> Patient:
         """The patient as known on the day of ``exam``: that exam and the earlier ones."""

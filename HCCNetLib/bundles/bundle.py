@@ -20,6 +20,9 @@ from HCCNetLib.models import HCCNet
 from HCCNetLib.models.published import all_finite
 from HCCNetLib.records import Refusal
 
+# Ten networks that were trained on a generated phantom; see Training/demo.yaml.
+DEMONSTRATION_BUNDLE = Path(__file__).resolve().parents[1] / "demonstration"
+
 DESCRIPTION_FILE, CARD_FILE = "bundle.json", "MODEL_CARD.md"
 # What file managers leave behind on their own.
 _HARMLESS = {".DS_Store", "Thumbs.db", "desktop.ini"}

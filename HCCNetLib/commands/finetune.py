@@ -90,9 +90,10 @@ def finetune(config: FinetuneConfig, member: int | None = None) -> Path | None:
             )
             return None
         bundle = assemble(stage)
-        print(
-            f"bundle: {bundle.path}, out-of-fold AUROC {bundle.description.training_data['out_of_fold_auroc']:.3f}\n{NOTICE}"
-        )
+        told = bundle.description.training_data
+        if told["calibration_problem"]:
+            print(f"warning: the bundle is not calibrated. {told['calibration_problem']}")
+        print(f"bundle: {bundle.path}, out-of-fold AUROC {told['out_of_fold_auroc']:.3f}\n{NOTICE}")
         return bundle.path
 
 

@@ -6,8 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from HCCNetLib.bundles import Bundle
-from HCCNetLib.bundles.demonstration import write_demonstration_bundle
+from HCCNetLib.bundles import DEMONSTRATION_BUNDLE, Bundle
 from HCCNetLib.commands.outputs import REPORT_FILE, SUMMARY_FILE, set_aside, unwritable, write_json, write_prediction
 from HCCNetLib.commands.progress import Progress
 from HCCNetLib.explanation import DESCRIPTION, METHOD, ClassActivation
@@ -73,14 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
         if refusal.code not in _NOT_ABOUT_A_PATIENT:
             _tell_set_aside(arguments.out, name_as_given(arguments.input))
         raise
-    with open_bundle(arguments.bundle) as bundle:
-        job = Job(Predictor(bundle, arguments.device), arguments.out, arguments.explain)
-        check_writable(arguments.out)
-        if cohort.form == "patient folder":
-            prediction, folder = job.predict(cohort.patients[0], Progress())
-            _print_one(prediction, folder, arguments.json)
-            return 0
-        return _predict_cohort(job, cohort, arguments.json)
+    bundle = open_bundle(arguments.bundle)
+    job = Job(Predictor(bundle, arguments.device), arguments.out, arguments.explain)
+    check_writable(arguments.out)
+    if cohort.form == "patient folder":
+        prediction, folder = job.predict(cohort.patients[0], Progress())
+        _print_one(prediction, folder, arguments.json)
+        return 0
+    return _predict_cohort(job, cohort, arguments.json)
 
 
 def _tell_set_aside(out: Path, patient_id: str) -> None:
@@ -91,14 +89,9 @@ def _tell_set_aside(out: Path, patient_id: str) -> None:
         print(f"note: an earlier result was moved to a folder '… {suffix}' in {out}.", file=sys.stderr)
 
 
-@contextmanager
-def open_bundle(path: Path | None) -> Iterator[Bundle]:
-    """The bundle at a path, or the demonstration ensemble, which lives as long as the block."""
-    if path is not None:
-        yield Bundle.open(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="hccnet-") as folder:
-        yield write_demonstration_bundle(Path(folder) / "demonstration")
+def open_bundle(path: Path | None) -> Bundle:
+    """The bundle at a path, or the demonstration ensemble of the package."""
+    return Bundle.open(DEMONSTRATION_BUNDLE if path is None else path)
 
 
 def check_writable(out: Path) -> None:
@@ -227,8 +220,10 @@ def _print_one(prediction: Prediction, folder: Path, as_json: bool) -> None:
         f"{what} {prediction.risk:.1%}{spread} of a diagnosis within {prediction.horizon_months:g} months after "
         f"{prediction.landmark}, from {exams} exam{'s' * (exams > 1)}"
     )
-    if prediction.bundle["demonstration"]:
+    if prediction.has_no_meaning:
         risk = f"demonstration weights, no meaning for this patient; the arithmetic gives {risk}"
+    elif prediction.phantom:
+        risk = f"generated patient (phantom), {risk}"
     print(f"{prediction.patient_id}: {risk}")
     for warning in prediction.warnings:
         if warning.code != "demonstration":

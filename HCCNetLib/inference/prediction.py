@@ -53,6 +53,7 @@ class Prediction:
         software: package → version.
         seconds: stage → seconds.
         explanation: how the maps were made, or None.
+        phantom: whether the patient is generated; then a demonstration bundle's result has a meaning.
     """
 
     patient_id: str
@@ -69,11 +70,18 @@ class Prediction:
     software: Mapping[str, str]
     seconds: Mapping[str, float]
     explanation: Mapping[str, str] | None = field(default=None)
+    phantom: bool = False
+
+    @property
+    def has_no_meaning(self) -> bool:
+        """Whether demonstration weights were asked about somebody who exists."""
+        return bool(self.bundle["demonstration"]) and not self.phantom
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that satisfies the schema."""
         return {
             "patient_id": self.patient_id,
+            "phantom": self.phantom,
             "bundle": dict(self.bundle),
             "landmark": self.landmark,
             "horizon_months": self.horizon_months,

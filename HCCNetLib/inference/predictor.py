@@ -255,16 +255,19 @@ class Predictor:
             warnings=tuple(self._warnings(patient, prepared)),
             software=software_versions(),
             seconds=watch.seconds,
+            phantom=patient.is_phantom,
         )
 
     def _warnings(self, patient: Patient, prepared: Sequence[PreparedExam]) -> list[Problem]:
         warnings = []
         description = self.bundle.description
         if description.demonstration:
-            message = (
-                f"Demonstration weights ({description.name}): this result has no meaning for this patient. "
-                f"{description.intended_use}"
+            about = (
+                "a generated patient (phantom), who does not exist: it shows that the method works on such images"
+                if patient.is_phantom
+                else "this result has no meaning for this patient"
             )
+            message = f"Demonstration weights ({description.name}): {about}. {description.intended_use}"
             warnings.append(Problem("demonstration", message))
         elif description.calibration is None:
             message = (

@@ -71,7 +71,9 @@ class ExamChange:
 
     def recolour(self, crop: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scales and shifts the intensities of (C, X, Y, Z)."""
-        return crop * self.scale[:, None, None, None] + self.shift[:, None, None, None]
+        changed = crop * self.scale[:, None, None, None]
+        changed += self.shift[:, None, None, None]
+        return changed
 
 
 def draw_turn(rng: np.random.Generator, flip: float, rotate: float) -> Turn:

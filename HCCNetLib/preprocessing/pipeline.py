@@ -145,7 +145,9 @@ def normalise_channels(data: NDArray[np.float32], config: PreprocessingConfig) -
     shape = (-1, *[1] * (data.ndim - 1))
     mean = np.array(config.channel_mean, dtype=np.float32).reshape(shape)
     sd = np.array(config.channel_sd, dtype=np.float32).reshape(shape)
-    return (data - mean) / sd
+    normalised = data - mean
+    normalised /= sd
+    return normalised
 
 
 def _read_picture(image: Image) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from HCCNetLib.records import Affine, Box, Grid, Problem, Refusal
+from HCCNetLib.records import PHANTOM_MARK, Affine, Box, Grid, Problem, Refusal
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -68,6 +68,12 @@ class NiftiImage:
         _refuse_unknown_orientation(image, self.shown)
         _refuse_impossible_affine(affine, self.shown)
         return Grid(shape, affine)
+
+    @cached_property
+    def is_phantom(self) -> bool:
+        """Whether the header says that the image was generated."""
+        header = open_nifti(self.path, self.shown).header
+        return bytes(header["descrip"].tobytes()).rstrip(b"\0") == PHANTOM_MARK.encode()
 
     def header_problems(self) -> list[Problem]:
         """What is odd in the header and yet usable; raises Refusal where it is not."""

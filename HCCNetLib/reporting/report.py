@@ -82,16 +82,17 @@ def _policy() -> str:
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
-def _is_demonstration(result: Mapping[str, Any]) -> bool:
-    """Whether the result has no meaning for the patient."""
-    return bool(result["bundle"]["demonstration"])
+def _has_no_meaning(result: Mapping[str, Any]) -> bool:
+    """Whether demonstration weights were asked about somebody who exists."""
+    return bool(result["bundle"]["demonstration"]) and not result.get("phantom", False)
 
 
 def _summary(result: Mapping[str, Any]) -> str:
     """Whose exams, how many, until when."""
     count = len(result["exams"])
+    who = "Generated patient (phantom)" if result.get("phantom", False) else "Patient"
     return (
-        f"Patient {_text(result['patient_id'])}, {count} exam{'' if count == 1 else 's'}, "
+        f"{who} {_text(result['patient_id'])}, {count} exam{'' if count == 1 else 's'}, "
         f"as of {_text(result['landmark'])}"
     )
 
@@ -101,7 +102,7 @@ def _warnings(result: Mapping[str, Any]) -> str:
     told = [warning for warning in result["warnings"] if warning["code"] == DEMONSTRATION]
     others = [warning for warning in result["warnings"] if warning["code"] != DEMONSTRATION]
     box = ""
-    if told or _is_demonstration(result):
+    if told or _has_no_meaning(result):
         messages = [_text(warning["message"]) for warning in told] or [_NO_MEANING]
         box = f'<div class="demonstration"><b>Demonstration only.</b> {" ".join(messages)}</div>'
     listed = _warning_list(others) if others else "<p>No warnings about the data.</p>"
@@ -129,7 +130,7 @@ def _result(result: Mapping[str, Any]) -> str:
     between = f"{percent(spread['low'])} to {percent(spread['high'])}"
     rows = _rows(*_risk_rows(result), *(_spread_rows(result) if count > 1 else ()))
     of_members = f"<b>{between}</b> from the smallest to the largest of {count} members" if count > 1 else "one network"
-    if _is_demonstration(result):
+    if _has_no_meaning(result):
         head = (
             f'<p class="no-meaning">This result has no meaning for this patient, so no risk {of} is given. '
             "The numbers below only show what a report holds.</p>"
@@ -139,7 +140,7 @@ def _result(result: Mapping[str, Any]) -> str:
             f'<div class="risk"><span class="figure">{percent(result["risk"])}</span>'
             f'<span class="of">{kind} {of}<br>{of_members}</span></div>'
         )
-    strip = dot_strip(result["members"], None if _is_demonstration(result) else result["risk"])
+    strip = dot_strip(result["members"], None if _has_no_meaning(result) else result["risk"])
     return f"<section><h2>Result</h2>{head}<figure>{strip}</figure>{rows}</section>"
 
 
@@ -172,9 +173,7 @@ def _rows(*rows: tuple[str, str]) -> str:
 
 def _over_time(result: Mapping[str, Any]) -> str:
     """The timeline and how to read it."""
-    reserve = (
-        '<p class="no-meaning">Demonstration: no meaning for this patient.</p>' if _is_demonstration(result) else ""
-    )
+    reserve = '<p class="no-meaning">Demonstration: no meaning for this patient.</p>' if _has_no_meaning(result) else ""
     key = (
         '<svg class="key" viewBox="0 0 30 14"><path class="line" d="M0 7H30"/><circle class="point" cx="15" cy="7" '
         'r="4.5"/></svg> risk as of each exam, from it and the earlier ones &ensp; '

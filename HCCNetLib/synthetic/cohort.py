@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from HCCNetLib.preprocessing.geometry import apply_affine
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE
-from HCCNetLib.records import Grid, Refusal
+from HCCNetLib.records import PHANTOM_MARK, Grid, Refusal
 from HCCNetLib.synthetic.disease import Course, draw_courses, sphere_ml
 from HCCNetLib.synthetic.oracle import Progress, describe_oracle
 from HCCNetLib.synthetic.phantom import Phantom, PhantomModel, draw_phantom
@@ -312,7 +312,7 @@ def _write_image(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
     image.set_sform(grid.affine, code=1)
     image.set_qform(grid.affine, code=1)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"HCCNet phantom: generated, shows nobody"
+    image.header["descrip"] = PHANTOM_MARK.encode()
     compressor = zlib.compressobj(_COMPRESSION, wbits=_GZIP_WINDOW, strategy=zlib.Z_RLE)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(compressor.compress(image.to_bytes()) + compressor.flush())

@@ -12,7 +12,7 @@ _TEMPLATE = """# {name} {version}
 
 Predicts whether hepatocellular carcinoma is diagnosed within {horizon:g} months after a patient's latest exam, from
 the channels {channels} of all exams. After Nolte et al., arXiv 2501.10733. {members} networks ({variant}, block {block},
-pooling {pooling}), their mean probability recalibrated by slope {slope:.3f} and intercept {intercept:.3f}.
+pooling {pooling}). {calibration}
 
 ## What it was trained on
 
@@ -20,7 +20,7 @@ pooling {pooling}), their mean probability recalibrated by slope {slope:.3f} and
 
 {target}
 
-Calibration and thresholds were fitted on {fitted_on}; AUROC of these out-of-fold predictions {auroc:.3f}.
+AUROC of the development patients, each predicted by the members that had not seen them: {auroc:.3f}.
 
 ## What it must not be used for
 
@@ -39,8 +39,7 @@ _LIMITS = "Decisions about a patient. It was validated by nobody but its makers,
 
 def model_card(description: BundleDescription) -> str:
     """The text of MODEL_CARD.md for a bundle that was trained here."""
-    data, calibration = description.training_data, description.calibration
-    assert calibration is not None
+    data = description.training_data
     target = data["exam_level_target"]
     demonstration = description.demonstration
     return _TEMPLATE.format(
@@ -55,15 +54,23 @@ def model_card(description: BundleDescription) -> str:
         variant=description.model.name,
         block=description.model.version,
         pooling=description.model.pooling,
-        slope=calibration.slope,
-        intercept=calibration.intercept,
+        calibration=_calibration(description),
         summary=data["summary"],
         counts=_listed(data["counts"]),
         left_out=_listed(data["left_out"]),
         target=_TARGET.format(**target) if target else "The networks were told nothing but each patient's label.",
-        fitted_on=calibration.fitted_on,
         auroc=data["out_of_fold_auroc"],
         limits=_LIMITS_OF_PHANTOM if demonstration else _LIMITS,
+    )
+
+
+def _calibration(description: BundleDescription) -> str:
+    fitted = description.calibration
+    if fitted is None:
+        return f"Not calibrated. {description.training_data['calibration_problem']}"
+    return (
+        f"Their mean probability is recalibrated by slope {fitted.slope:.3f} and intercept {fitted.intercept:.3f}; these and "
+        f"the operating thresholds were fitted on {fitted.fitted_on}."
     )
 
 

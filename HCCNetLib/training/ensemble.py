@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -370,14 +371,15 @@ def _development(run: Run) -> dict[str, Any]:
     names = sorted(probabilities)
     mean = np.array([np.mean(probabilities[name]) for name in names])
     truth = np.array([labels[name] for name in names])
-    slope, intercept = fit_recalibration(mean, truth)
-    risks = recalibrate(mean, slope, intercept)
+    calibration, problem = _calibrate(mean, truth)
+    risks = mean if calibration is None else recalibrate(mean, calibration["slope"], calibration["intercept"])
     return {
         "patients": len(names),
         "positive": int(truth.sum()),
         "members_per_patient": len(probabilities[names[0]]),
         "auroc": auroc(truth, mean),
-        "calibration": {"slope": slope, "intercept": intercept},
+        "calibration": calibration,
+        "calibration_problem": problem,
         "thresholds": choose_thresholds(risks, truth),
         "predictions": [
             {"patient_id": name, "label": bool(label), "probability": float(p), "risk": float(r)}
@@ -386,8 +388,19 @@ def _development(run: Run) -> dict[str, Any]:
     }
 
 
+def _calibrate(
+    probability: NDArray[np.float64], labels: NDArray[np.bool_]
+) -> tuple[dict[str, float] | None, str | None]:
+    """Slope and intercept, or why there are none; such a bundle says in every output that it is not calibrated."""
+    try:
+        slope, intercept = fit_recalibration(probability, labels)
+    except Refusal as refusal:
+        return None, refusal.message
+    return {"slope": slope, "intercept": intercept}, None
+
+
 def _describe(run: Run, development: Mapping[str, Any]) -> BundleDescription:
-    config = run.config
+    config, calibration = run.config, development["calibration"]
     fitted = (
         f"{development['patients']} development patients ({development['positive']} positive), each predicted by the "
         f"{development['members_per_patient']} member(s) that had not seen them"
@@ -406,7 +419,7 @@ def _describe(run: Run, development: Mapping[str, Any]) -> BundleDescription:
         members=(PLACEHOLDER_MEMBER,),
         model_card_sha256="0" * 64,
         history=config.history,
-        calibration=Calibration(**development["calibration"], fitted_on=fitted),
+        calibration=None if calibration is None else Calibration(**calibration, fitted_on=fitted),
         operating_thresholds=tuple(development["thresholds"]),
         training_data=_training_data(run, development),
     )
@@ -436,6 +449,7 @@ def _training_data(run: Run, development: Mapping[str, Any]) -> dict[str, Any]:
         "left_out": dict(run.examples.left_out),
         "exam_level_target": target,
         "out_of_fold_auroc": round(development["auroc"], 4),
+        "calibration_problem": development["calibration_problem"],
         "settings": {k: v for k, v in asdict(config).items() if k not in ("out", "cohort", "cache", "channels")},
         "software": software_versions(),
     }

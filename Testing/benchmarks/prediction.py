@@ -21,10 +21,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "Testing" / "library"))
 
+from random_bundle import write_random_bundle  # noqa: E402
 from step_by_step import prepare_step_by_step  # noqa: E402
 
 from HCCNetLib.bundles import Bundle, write_bundle  # noqa: E402
-from HCCNetLib.bundles.demonstration import write_demonstration_bundle  # noqa: E402
 from HCCNetLib.explanation import ClassActivation  # noqa: E402
 from HCCNetLib.inference import Predictor  # noqa: E402
 from HCCNetLib.models import HCCNet, ModelConfig  # noqa: E402
@@ -52,7 +52,7 @@ def main() -> None:
 
 def random_bundle(folder: Path, variant: str, members: int) -> Bundle:
     """An ensemble of random weights."""
-    description = write_demonstration_bundle(folder / "demonstration").description
+    description = write_random_bundle(folder / "demonstration").description
     config = ModelConfig.variant(variant, len(description.channels))
     states = [(HCCNet(config).state_dict(), seed) for seed in range(members)]
     return write_bundle(folder / "bundle", replace(description, model=config), states, "random weights")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from random_bundle import write_random_bundle
 
 from HCCNetLib.bundles import Bundle
-from HCCNetLib.bundles.demonstration import write_demonstration_bundle
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Patient
 
@@ -42,4 +42,4 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The ten-member demonstration bundle."""
-    return write_demonstration_bundle(tmp_path_factory.mktemp("bundles") / "demonstration")
+    return write_random_bundle(tmp_path_factory.mktemp("bundles") / "demonstration")

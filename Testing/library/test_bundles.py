@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import DWI
+from random_bundle import write_random_bundle
 from safetensors.torch import load_file, save_file
 
 from HCCNetLib.bundles import Bundle, BundleDescription
 from HCCNetLib.bundles.bundle import write_bundle
 from HCCNetLib.bundles.convert import ConversionOptions, convert_checkpoints
-from HCCNetLib.bundles.demonstration import write_demonstration_bundle
 from HCCNetLib.models import HCCNet
 from HCCNetLib.records import Refusal
 
@@ -43,7 +43,7 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
 def test_the_demonstration_bundle_says_what_it_is_and_is_the_same_every_time(
     demonstration: Bundle, tmp_path: Path
 ) -> None:
-    again = write_demonstration_bundle(tmp_path / "again")
+    again = write_random_bundle(tmp_path / "again")
     assert again.sha256 == demonstration.sha256
     description = demonstration.description
     assert description.demonstration

@@ -7,8 +7,8 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from random_bundle import write_random_bundle
 
-from HCCNetLib.bundles.demonstration import write_demonstration_bundle
 from HCCNetLib.commands import synthesize as command
 from HCCNetLib.inference import Predictor
 from HCCNetLib.preprocessing.geometry import apply_affine
@@ -70,7 +70,7 @@ def test_the_reader_takes_the_cohort_and_names_the_truth_as_passed_over(cohort):
 
 
 def test_prediction_takes_the_cohort_without_a_warning_about_it(cohort, tmp_path):
-    bundle = write_demonstration_bundle(tmp_path / "bundle")
+    bundle = write_random_bundle(tmp_path / "bundle")
     patient = read_input(cohort[0]).patients[0]
     prediction = Predictor(bundle, "cpu").predict(patient)
     assert 0 <= prediction.risk <= 1

@@ -1,4 +1,4 @@
-"""The demonstration ensemble: random weights until there are trained ones, and it says so."""
+"""A bundle of seeded random weights: for tests of everything that does not depend on what was learned."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from HCCNetLib.bundles.bundle import PLACEHOLDER_MEMBER, Bundle, write_bundle
-from HCCNetLib.bundles.description import BundleDescription
+from HCCNetLib.bundles import Bundle, BundleDescription, write_bundle
+from HCCNetLib.bundles.bundle import PLACEHOLDER_MEMBER
 from HCCNetLib.models import HCCNet, ModelConfig
 from HCCNetLib.preprocessing import PreprocessingConfig
 
@@ -23,7 +23,7 @@ Research software, not a medical device.
 """
 
 
-def write_demonstration_bundle(path: Path) -> Bundle:
+def write_random_bundle(path: Path) -> Bundle:
     """Writes the ten-member ``mini`` ensemble of seeded random weights into a new folder."""
     model = ModelConfig.variant("mini", len(CHANNELS), "v2")
     description = BundleDescription(
