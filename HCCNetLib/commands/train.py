@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.epilog = (
         "Makes phantom cohorts where the recipe asks for them, trains the members, writes the bundle into the run's folder, "
-        "does the same for each arm, and judges all on the test cohort. The same command goes on where a run was stopped."
+        "does the same for each arm, and judges all on the test cohort; later arms also against the first. The same command goes on where a run was stopped."
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="recipe, YAML")
     parser.add_argument(
@@ -51,10 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
         )
     bundle = finetune(recipe.finetune)
     arms = [finetune(config) for config in recipe.arms.values()]
-    if recipe.test is None or bundle is None:
+    trained = [arm for arm in arms if arm is not None]
+    if recipe.test is None or bundle is None or len(trained) < len(arms):
         return 0
     _make_test_cohort(recipe, recipe.test)
-    return _judge(recipe, recipe.test, bundle, [arm for arm in arms if arm is not None])
+    status = _judge(recipe, recipe.test, [bundle, *trained], "evaluation")
+    if len(trained) > 1:  # an arm may have fewer members than the bundle: like is compared with like here
+        status = max(status, _judge(recipe, recipe.test, trained, "evaluation-of-arms"))
+    return status
 
 
 def _make_test_cohort(recipe: Recipe, test: TestCohort) -> None:
@@ -72,12 +76,12 @@ def _make_test_cohort(recipe: Recipe, test: TestCohort) -> None:
         progress.close()
 
 
-def _judge(recipe: Recipe, test: TestCohort, bundle: Path, arms: list[Path]) -> int:
-    """As ``hccnet evaluate`` does, with the arms as bundles to compare with."""
+def _judge(recipe: Recipe, test: TestCohort, bundles: list[Path], name: str) -> int:
+    """As ``hccnet evaluate`` does: the first bundle, compared with the others."""
     parser = argparse.ArgumentParser()
     evaluation.add_arguments(parser)
-    out = Path(recipe.finetune.out) / "evaluation"
-    given = ["--bundle", str(bundle), "--cohort", test.cohort, "--out", str(out), "--device", recipe.finetune.device]
-    given += ["--cache", str(recipe.finetune.cache_folder), "--processes", str(recipe.finetune.processes)]
-    given += ["--compare", *map(str, arms)] if arms else []
+    config = recipe.finetune
+    given = ["--bundle", str(bundles[0]), "--cohort", test.cohort, "--out", str(Path(config.out) / name)]
+    given += ["--device", config.device, "--cache", str(config.cache_folder), "--processes", str(config.processes)]
+    given += ["--compare", *map(str, bundles[1:])] if len(bundles) > 1 else []
     return evaluation.run(parser.parse_args(given))

@@ -66,7 +66,7 @@ class FinetuneModel(nn.Module):
         self.network = HCCNet(config)
         self.target_head = TargetHead(config.dims[-1])
         self.stage_heads = nn.ModuleList(StageHead(dim) for dim in config.dims[:-1]) if every_stage else None
-        self.network.backbone.to(memory_format=torch.channels_last_3d)  # a quarter less time on a CPU
+        _store_channels_last(self.network.backbone)
 
     def encode(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Images (N, C, X, Y, Z) → embeddings (N, D), and guesses (N,) of the target, the embedding's own first."""
@@ -78,6 +78,13 @@ class FinetuneModel(nn.Module):
                 guesses.append(self.stage_heads[stage](features))
         embeddings = backbone.pool(features)
         return embeddings, [self.target_head(embeddings), *guesses]
+
+
+def _store_channels_last(backbone: nn.Module) -> None:
+    """Convolution weights in the order of memory that takes a quarter less time on a CPU."""
+    for parameter in backbone.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 @dataclass(frozen=True)
