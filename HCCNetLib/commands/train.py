@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.epilog = (
         "Makes phantom cohorts where the recipe asks for them, trains the members, writes the bundle into the run's folder, "
-        "does the same for each arm, and judges all on the test cohort; later arms also against the first. The same command goes on where a run was stopped."
+        "does the same for each arm, and judges all on the test cohort; later arms also against the first. The "
+        "same command goes on where a run was stopped."
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="recipe, YAML")
     parser.add_argument(
