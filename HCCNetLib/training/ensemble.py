@@ -223,7 +223,8 @@ def _first_phase(run: Run, member: int, workers: Workers, progress: Progress) ->
     loop = Loop(task, parameter_groups(trained, lambda _: 1.0), settings, workers)
     weights = loop.run(lambda _, done, total: progress("first phase", done, total))
     if workers.is_first:
-        write_whole(path, safetensors.torch.save(weights, {"identity": identity}))
+        plain = {name: weight.contiguous() for name, weight in weights.items()}
+        write_whole(path, safetensors.torch.save(plain, {"identity": identity}))
     workers.wait()
     return weights
 
