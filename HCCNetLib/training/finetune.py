@@ -202,18 +202,27 @@ class FinetuneTask:
         give_keys(model.network.backbone, batch.exam_keys)
         embeddings, guesses = model.encode(batch.images)
         give_keys(model.network.backbone, None)
-        target_losses = [self._target_loss(batch, guess) for guess in guesses]
-        target_loss = torch.stack(target_losses).sum()
+        of_embedding, *of_stages = (self._target_loss(batch, guess) for guess in guesses)
+        target_loss = self._embedding_weight(step) * of_embedding + sum(of_stages)
         total = config.target_weight * target_loss
         logged = {
-            "target_loss": float(target_losses[0].detach()),
-            "stage_target_loss": float((target_loss - target_losses[0]).detach()) / max(len(guesses) - 1, 1),
+            "target_loss": float(of_embedding.detach()),
+            "stage_target_loss": sum(float(loss.detach()) for loss in of_stages) / max(len(of_stages), 1),
         }
         if not self.exams_only:
             label_loss = (batch.weights * self._label_errors(batch, embeddings)).sum()
             total = total + label_loss
             logged["label_loss"] = float(label_loss.detach())
         return Losses(total, logged)
+
+    def _embedding_weight(self, step: int) -> float:
+        """With heads on all stages, the embedding's own guess joins halfway through the first phase.
+
+        Before the earlier stages offer anything the last one only drifts to large features that are the same for every
+        exam, and then it often stays there.
+        """
+        waits = self.exams_only and self.model.stage_heads is not None and step < self.config.exam_steps // 2
+        return 0.0 if waits else 1.0
 
     @staticmethod
     def _target_loss(batch: Batch, guess: Tensor) -> Tensor:
