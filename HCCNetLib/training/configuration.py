@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -175,7 +176,12 @@ def _check_ranges(config: FinetuneConfig) -> None:
         raise ValueError("target_weight is above 0, but target_file or target_column is empty")
     if config.label_from_step > 0 and not config.target_weight > 0:
         raise ValueError("label_from_step needs an exam-level target (target_weight above 0)")
-    _ = config.model, config.preparation  # they raise ValueError themselves
+    if len(set(config.channels)) < len(config.channels):
+        raise ValueError("channels names one twice")
+    _ = config.model  # it raises ValueError itself, as the next line does
+    mean = config.preparation.channel_mean
+    if mean is not None and len(mean) != len(config.channels):
+        raise ValueError(f"channel_mean has {len(mean)} values for {len(config.channels)} channels")
 
 
 Config = TypeVar("Config")
@@ -192,9 +198,10 @@ def read_config(kind: type[Config], path: Path, overrides: Mapping[str, str]) ->
     Raises:
         Refusal: the file can't be read, a name is unknown, a value is of a wrong kind or out of range.
     """
-    values = read_yaml(path)
+    values, hints = read_yaml(path), {f.name: hint for f, hint in settings_of(kind)}
     for name, text in overrides.items():
-        values[name] = parse_yaml(text, f"--{name}")
+        # Text is taken as it is: a folder may be called 2021, and a value no.
+        values[name] = text if hints.get(name) is str else parse_yaml(text, f"--{name}")
     try:
         return build_config(kind, values)
     except (ValueError, TypeError) as error:
@@ -276,6 +283,8 @@ def _as(hint: Any, value: Any, name: str) -> Any:
         value = _number(value)  # YAML 1.1 reads 4e-4, which has no dot, as text
     if hint is float and type(value) is int:
         return float(value)
+    if hint is float and type(value) is float and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number; it is {value!r}")
     if hint is str and value is None:
         return ""
     if type(value) is not hint:
