@@ -42,6 +42,10 @@ class Refusal(Exception):
         self.message = message
         self.exam_id = exam_id
 
+    def __reduce__(self) -> tuple[type[Refusal], tuple[str, str, str | None]]:
+        """As it is sent from process to process; an exception's own way knows one argument."""
+        return type(self), (self.code, self.message, self.exam_id)
+
 
 @dataclass(frozen=True)
 class Problem:

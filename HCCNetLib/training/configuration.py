@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -174,7 +175,12 @@ def _check_ranges(config: FinetuneConfig) -> None:
         raise ValueError("exam_steps is above 0, but there is no exam-level target (target_weight above 0)")
     if 0 < config.exam_steps <= config.warmup:
         raise ValueError(f"warmup ({config.warmup}) must be shorter than the first phase ({config.exam_steps} steps)")
-    _ = config.model, config.preparation  # they raise ValueError themselves
+    if len(set(config.channels)) < len(config.channels):
+        raise ValueError("channels names one twice")
+    _ = config.model  # it raises ValueError itself, as the next line does
+    mean = config.preparation.channel_mean
+    if mean is not None and len(mean) != len(config.channels):
+        raise ValueError(f"channel_mean has {len(mean)} values for {len(config.channels)} channels")
 
 
 Config = TypeVar("Config")
@@ -191,9 +197,10 @@ def read_config(kind: type[Config], path: Path, overrides: Mapping[str, str]) ->
     Raises:
         Refusal: the file can't be read, a name is unknown, a value is of a wrong kind or out of range.
     """
-    values = read_yaml(path)
+    values, hints = read_yaml(path), {f.name: hint for f, hint in settings_of(kind)}
     for name, text in overrides.items():
-        values[name] = parse_yaml(text, f"--{name}")
+        # Text is taken as it is: a folder may be called 2021, and a value no.
+        values[name] = text if hints.get(name) is str else parse_yaml(text, f"--{name}")
     try:
         return build_config(kind, values)
     except (ValueError, TypeError) as error:
@@ -275,6 +282,8 @@ def _as(hint: Any, value: Any, name: str) -> Any:
         value = _number(value)  # YAML 1.1 reads 4e-4, which has no dot, as text
     if hint is float and type(value) is int:
         return float(value)
+    if hint is float and type(value) is float and not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number; it is {value!r}")
     if hint is str and value is None:
         return ""
     if type(value) is not hint:

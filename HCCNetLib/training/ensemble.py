@@ -32,12 +32,12 @@ from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.card import model_card
-from HCCNetLib.training.checkpoint import write_json, write_whole
+from HCCNetLib.training.checkpoint import identity_of, write_json, write_whole
 from HCCNetLib.training.configuration import FinetuneConfig, save_config
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import Example, Examples, gather_examples, read_targets
 from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
-from HCCNetLib.training.loop import Loop, LoopSettings, parameter_groups
+from HCCNetLib.training.loop import CHECKPOINT_FILE, Loop, LoopSettings, parameter_groups
 from HCCNetLib.training.splits import Splits, find_splits
 from HCCNetLib.training.start import scale_weights
 from HCCNetLib.training.visits import VisitPlan
@@ -93,6 +93,14 @@ _AFTER_FIRST_PHASE = frozenset(
             "layer_decay",
         ),
         *("exam_dropout", "subsequences", "average"),
+    )
+)
+
+# What a bundle that is kept must say as this run would.
+_SAID = frozenset(
+    (
+        *("name", "demonstration", "channels", "history", "model", "preprocessing", "time", "horizon_months"),
+        *("calibration", "operating_thresholds"),
     )
 )
 
@@ -167,8 +175,11 @@ def open_run(config: FinetuneConfig, progress: Progress) -> Run:
         raise Refusal("cannot_write", f"{folder} can't be written: {error.strerror}. Choose another --out.") from error
     labels = {e.patient_id: e.label for e in examples.all}
     splits = find_splits(folder, labels, (config.folds, config.test_fraction), config.seed)
+    run = Run(config, examples, splits, cache, Path(config.cohort).resolve().name)
+    for member in range(config.members):
+        _require_same(run, member)  # before the settings on file, by which the others were trained, are replaced
     save_config(config, folder / CONFIG_FILE)
-    return Run(config, examples, splits, cache, Path(config.cohort).resolve().name)
+    return run
 
 
 def _require_targets(config: FinetuneConfig, examples: Examples) -> None:
@@ -184,7 +195,6 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
     """Trains one member from its checkpoint or from the start; writes its weights and held-out predictions."""
     config, folder = run.config, run.member_folder(member)
     if run.is_trained(member):
-        _require_same(run, member)
         return
     training, held_out = run.parts(member)
     model = _first_model(config, member)
@@ -319,8 +329,13 @@ def _read_held_out(run: Run, member: int) -> dict[str, Any]:
 
 
 def _require_same(run: Run, member: int) -> None:
-    """A member that was trained with other settings is not taken for one of this run."""
-    if _read_held_out(run, member)["identity"] != _identity(run, member):
+    """A member that was trained, or begun, with other settings is not taken for one of this run."""
+    checkpoint = run.member_folder(member) / CHECKPOINT_FILE
+    if run.is_trained(member):
+        found = _read_held_out(run, member)["identity"]
+    else:
+        found = identity_of(checkpoint) if checkpoint.is_file() else None
+    if found is not None and found != _identity(run, member):
         message = (
             f"{run.member_folder(member)} was trained with other settings, other patients or another version. Give the same, "
             f"or choose another folder with --out."
@@ -343,14 +358,29 @@ def assemble(run: Run) -> Bundle:
         _require_same(run, member)
     development = _development(run)
     write_json(run.folder / DEVELOPMENT_FILE, development)
-    path = run.folder / "bundle"
-    if path.exists():
-        return Bundle.open(path)
+    path, description = run.folder / "bundle", _describe(run, development)
     members: list[tuple[Mapping[str, Tensor], int | None]] = [
         (_read_weights(run, m), m) for m in range(run.config.members)
     ]
-    description = _describe(run, development)
+    if path.exists():
+        return _kept_bundle(path, description, [weights for weights, _ in members])
     return write_bundle(path, description, members, model_card(description))
+
+
+def _kept_bundle(path: Path, description: BundleDescription, members: list[Mapping[str, Tensor]]) -> Bundle:
+    """The bundle that is there, if it holds these members and says the same of them."""
+    bundle = Bundle.open(path)
+    says, wanted = ({k: v for k, v in d.to_dict().items() if k in _SAID} for d in (bundle.description, description))
+    same = json.dumps(says) == json.dumps(wanted) and len(bundle.description.members) == len(members)
+    if not same or any(not _holds(bundle, i, weights) for i, weights in enumerate(members)):
+        message = f"{path} holds other members, or says other things, than this run's. Move it away, then give the same command."
+        raise Refusal("other_bundle", message)
+    return bundle
+
+
+def _holds(bundle: Bundle, index: int, weights: Mapping[str, Tensor]) -> bool:
+    kept = bundle.member(index).state_dict()
+    return kept.keys() == weights.keys() and all(torch.equal(kept[k], w.half().float()) for k, w in weights.items())
 
 
 def _read_weights(run: Run, member: int) -> dict[str, Tensor]:

@@ -231,11 +231,11 @@ class FinetuneTask:
 
     def _label_errors(self, batch: Batch, embeddings: Tensor) -> Tensor:
         network = self.model.network
-        for part in (network.dropout, network.encoder):
-            give_keys(part, batch.sequence_keys)
+        # As one module: each by itself would begin with the same stream, and the first two layers had one mask.
+        random_parts = nn.ModuleList([network.dropout, network.encoder])
+        give_keys(random_parts, batch.sequence_keys)
         logits = network.classify(embeddings[batch.exams], batch.times, batch.lengths)[0].float()
-        for part in (network.dropout, network.encoder):
-            give_keys(part, None)
+        give_keys(random_parts, None)
         errors = functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
         if self.config.loss == "focal":  # Lin et al., arXiv 1708.02002: (1 − p of the true class)^γ
             errors = errors * (1 - torch.exp(-errors)) ** self.config.focal_gamma

@@ -58,18 +58,33 @@ def read_recipe(path: Path, overrides: Mapping[str, str]) -> Recipe:
         section, _, setting = name.partition(".")
         if section not in ("finetune", "test") or not setting:
             raise Refusal("bad_config", f"--set {name}: write finetune.NAME=VALUE or test.NAME=VALUE.")
-        content.setdefault(section, {})[setting] = parse_yaml(text, f"--set {name}")
+        content[section] = {
+            **_mapping(content.get(section) or {}, f"{path}, {section}"),
+            setting: parse_yaml(text, f"--set {name}"),
+        }
     finetune = _built(FinetuneConfig, content["finetune"], f"{path}, finetune")
     arms = {
         str(name): _arm(finetune, str(name), _mapping(changes, f"{path}, arms.{name}"), f"{path}, arms.{name}")
         for name, changes in _mapping(content.get("arms") or {}, f"{path}, arms").items()
     }
     test = _built(TestCohort, content["test"], f"{path}, test") if content.get("test") else None
-    if test is not None and Path(test.cohort).resolve() == Path(finetune.cohort).resolve():
+    if test is not None:
+        for training in (finetune, *arms.values()):
+            _require_apart(training, test, path)
+    return Recipe(finetune, arms, test)
+
+
+def _require_apart(training: FinetuneConfig, test: TestCohort, path: Path) -> None:
+    """Refuses to judge on patients that are trained on, before hours of training rather than after them."""
+    if Path(test.cohort).resolve() == Path(training.cohort).resolve():
         raise Refusal(
             "test_is_training", f"{path}: the test cohort is the cohort that is trained on. Name another one."
         )
-    return Recipe(finetune, arms, test)
+    if test.phantom_patients and training.phantom_patients and test.phantom_seed == training.phantom_seed:
+        message = (
+            f"{path}: training and test phantom have one seed: they would be the same patients. Give another seed."
+        )
+        raise Refusal("test_is_training", message)
 
 
 def read_stage(path: Path, arm: str | None, overrides: Mapping[str, str]) -> FinetuneConfig:

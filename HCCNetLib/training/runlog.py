@@ -32,6 +32,7 @@ class RunLog:
         """Adds a line and, where it is there, points in TensorBoard."""
         finite = {name: (value if math.isfinite(value) else None) for name, value in scalars.items()}
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **finite}) + "\n")
         except OSError as error:

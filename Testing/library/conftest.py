@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 from random_bundle import write_random_bundle
+from training_helpers import CHANNELS, examples_of, tiny_config
 
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Patient
+from HCCNetLib.synthetic.acquisition import AcquisitionModel
+from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.phantom import PhantomModel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,3 +47,21 @@ def shared_data() -> Path:
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The ten-member demonstration bundle."""
     return write_random_bundle(tmp_path_factory.mktemp("bundles") / "demonstration")
+    return write_demonstration_bundle(tmp_path_factory.mktemp("bundles") / "demonstration")
+
+
+@pytest.fixture(scope="session")
+def tiny_phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten coarse phantom patients of two channels; nobody may change them."""
+    folder = tmp_path_factory.mktemp("tiny") / "cohort"
+    model = PhantomModel(channels=CHANNELS, acquisition=AcquisitionModel(spacing=6.0))
+    synthesize(folder, CohortPlan(10, 20, model))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tiny_phantom: Path) -> Path:
+    """A folder in which the phantom's exams are prepared as ``training_helpers.tiny_config`` asks."""
+    folder = tiny_phantom.parent / "prepared"
+    examples_of(tiny_phantom, folder, tiny_config())
+    return folder
