@@ -51,57 +51,17 @@ CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE, DEVELOPMENT_FILE = (
 FIRST_PHASE = "exams"
 # What a member's weights do not depend on: where things lie, how often something is written, how fast it goes.
 _INDIFFERENT = frozenset(
-    (
-        *(
-            "name",
-            "out",
-            "cohort",
-            "phantom_patients",
-            "phantom_seed",
-            "phantom_spacing",
-            "cache",
-            "processes",
-            "per_pass",
-        ),
-        *(
-            "exams_from",
-            "test_fraction",
-            "folds",
-            "seeds",
-            "ensemble",
-            "device",
-            "threads",
-            "checkpoint_every",
-            "validate_every",
-        ),
-        "demonstration",
-    )
+    ["name", "out", "cohort", "phantom_patients", "phantom_seed", "phantom_spacing", "cache", "processes", "per_pass", "exams_from", "test_fraction", "folds", "seeds", "ensemble", "device", "threads", "checkpoint_every", "validate_every", "demonstration"]
 )
 
 # What the first phase's weights do not depend on besides.
 _AFTER_FIRST_PHASE = frozenset(
-    (
-        *(
-            "horizon_months",
-            "time",
-            "history",
-            "dropout",
-            "loss",
-            "focal_gamma",
-            "steps",
-            "learning_rate",
-            "layer_decay",
-        ),
-        *("exam_dropout", "subsequences", "average"),
-    )
+    ["horizon_months", "time", "history", "dropout", "loss", "focal_gamma", "steps", "learning_rate", "layer_decay", "exam_dropout", "subsequences", "average"]
 )
 
 # What a bundle that is kept must say as this run would.
 _SAID = frozenset(
-    (
-        *("name", "demonstration", "channels", "history", "model", "preprocessing", "time", "horizon_months"),
-        *("calibration", "operating_thresholds"),
-    )
+    ["name", "demonstration", "channels", "history", "model", "preprocessing", "time", "horizon_months", "calibration", "operating_thresholds"]
 )
 
 Progress = Callable[[str, int, int], None]

@@ -47,7 +47,6 @@ def shared_data() -> Path:
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The ten-member demonstration bundle."""
     return write_random_bundle(tmp_path_factory.mktemp("bundles") / "demonstration")
-    return write_demonstration_bundle(tmp_path_factory.mktemp("bundles") / "demonstration")
 
 
 @pytest.fixture(scope="session")
