@@ -22,13 +22,16 @@ Ensemble = Literal["folds", "seeds"]
 Precision = Literal["float32", "bfloat16"]
 SequenceTime = Literal["months", "exams"]
 History = Literal["all", "latest"]
+# Of the weights: all, those of the second phase only, or none: where things lie, how often something is written.
+Decides = Literal["all", "second phase", "nothing"]
 
 
-def setting(default: Any, text: str) -> Any:
-    """A field with the sentence that ``--help`` shows."""
+def setting(default: Any, text: str, decides: Decides = "all") -> Any:
+    """A field with the sentence that ``--help`` shows, and which of a member's weights hang on it."""
+    metadata = {"help": text, "decides": decides}
     if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,20 @@ class FinetuneConfig:
     """
 
     # What is trained on.
-    name: str = setting("hccnet", "name of the bundle")
-    out: str = setting("runs/finetune", "folder of the run; a run in it is continued")
-    cohort: str = setting("cohort", "cohort folder or table, with outcomes")
-    phantom_patients: int = setting(0, "make the cohort first, a phantom of so many patients; 0: it is there")
-    phantom_seed: int = setting(0, "seed of that phantom")
-    phantom_spacing: float = setting(3.0, "nominal voxel size of that phantom, mm")
-    cache: str = setting("", "folder of prepared exams; may be shared by runs; empty: in the run's folder")
-    processes: int = setting(0, "processes that prepare exams; 0: one per core")
+    name: str = setting("hccnet", "name of the bundle", decides="nothing")
+    out: str = setting("runs/finetune", "folder of the run; a run in it is continued", decides="nothing")
+    cohort: str = setting("cohort", "cohort folder or table, with outcomes", decides="nothing")
+    phantom_patients: int = setting(
+        0, "make the cohort first, a phantom of so many patients; 0: it is there", decides="nothing"
+    )
+    phantom_seed: int = setting(0, "seed of that phantom", decides="nothing")
+    phantom_spacing: float = setting(3.0, "nominal voxel size of that phantom, mm", decides="nothing")
+    cache: str = setting(
+        "", "folder of prepared exams; may be shared by runs; empty: in the run's folder", decides="nothing"
+    )
+    processes: int = setting(0, "processes that prepare exams; 0: one per core", decides="nothing")
     channels: tuple[str, ...] = setting(("DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800"), "of an exam, in order")
-    horizon_months: float = setting(12.0, "within which the predicted diagnosis comes")
+    horizon_months: float = setting(12.0, "within which the predicted diagnosis comes", decides="second phase")
     preprocessing: dict[str, Any] = setting({}, "what differs from the published pipeline")
 
     # The network.
@@ -58,16 +65,24 @@ class FinetuneConfig:
         "published", "first weights: all SD 0.02; or scaled to each layer's width, with biases in the stem"
     )
     pooling: Pooling = setting("mean", "of the last feature map; published: mean")
-    dropout: float = setting(0.1, "in the transformer")
+    dropout: float = setting(0.1, "in the transformer", decides="second phase")
     drop_path: float = setting(0.0, "stochastic depth in the backbone")
-    time: SequenceTime = setting("months", "an exam's time: months, or exams (its index) to see what dates are worth")
-    history: History = setting("all", "exams that are read: all, or the latest only to see what history is worth")
+    time: SequenceTime = setting(
+        "months", "an exam's time: months, or exams (its index) to see what dates are worth", decides="second phase"
+    )
+    history: History = setting(
+        "all", "exams that are read: all, or the latest only to see what history is worth", decides="second phase"
+    )
 
     # Examples and augmentation.
     landmarks: Literal["all", "latest"] = setting("all", "labelled exams of a patient that are landmarks in training")
     max_exams: int = setting(7, "of a sequence in training; earlier ones drop at random")
-    exam_dropout: float = setting(0.0, "chance of each earlier exam to be left out of a sequence in training")
-    subsequences: int = setting(1, "sequences drawn per landmark and step where exam_dropout is above 0")
+    exam_dropout: float = setting(
+        0.0, "chance of each earlier exam to be left out of a sequence in training", decides="second phase"
+    )
+    subsequences: int = setting(
+        1, "sequences drawn per landmark and step where exam_dropout is above 0", decides="second phase"
+    )
     jitter: int = setting(4, "the crop moves by up to so many voxels along each axis, per exam")
     flip: float = setting(0.5, "chance of a flip along each axis, the same for all exams of a patient")
     rotate: float = setting(0.5, "chance of a rotation by 90, 180 or 270 degrees, likewise")
@@ -75,8 +90,8 @@ class FinetuneConfig:
     intensity_shift: float = setting(0.1, "largest shift of a channel, in SD, per exam")
 
     # The loss.
-    loss: Loss = setting("balanced", "cross-entropy with balanced classes, focal, or plain")
-    focal_gamma: float = setting(2.0, "of the focal loss")
+    loss: Loss = setting("balanced", "cross-entropy with balanced classes, focal, or plain", decides="second phase")
+    focal_gamma: float = setting(2.0, "of the focal loss", decides="second phase")
     target_file: str = setting("", "table of an exam-level target beside the label: patient_id, exam_id and the column")
     target_column: str = setting("", "its column, a number per exam, e.g. a lesion burden or a LI-RADS category")
     target_weight: float = setting(0.0, "weight of the target's squared error (of its z-score); 0: no target")
@@ -87,35 +102,49 @@ class FinetuneConfig:
     # The first phase: the backbone alone learns the exam-level target; no label is used.
     exam_steps: int = setting(0, "updates of the weights in the first phase; 0: there is none")
     exam_learning_rate: float = setting(4e-4, "of the first phase, for a batch of 128; it is scaled by batch / 128")
-    exams_from: str = setting("", "folder of a run whose first phase, of the same settings and patients, is taken over")
+    exams_from: str = setting(
+        "", "folder of a run whose first phase, of the same settings and patients, is taken over", decides="nothing"
+    )
 
     # The optimiser.
-    steps: int = setting(400, "updates of the weights")
+    steps: int = setting(400, "updates of the weights", decides="second phase")
     batch: int = setting(32, "patients per step, all processes together")
-    per_pass: int = setting(0, "patients per forward pass; fewer need less memory; 0: the whole batch")
-    learning_rate: float = setting(4e-4, "for a batch of 128; it is scaled by batch / 128")
+    per_pass: int = setting(
+        0, "patients per forward pass; fewer need less memory; 0: the whole batch", decides="nothing"
+    )
+    learning_rate: float = setting(4e-4, "for a batch of 128; it is scaled by batch / 128", decides="second phase")
     final_learning_rate: float = setting(1e-6, "at both ends of the schedule")
     warmup: int = setting(40, "steps of linear warm-up")
     weight_decay: float = setting(0.05, "at the start; parameters of one dimension have none")
     final_weight_decay: float = setting(0.5, "at the end")
-    layer_decay: float = setting(1.0, "learning rate of each earlier stage relative to the next; 1: all alike")
+    layer_decay: float = setting(
+        1.0, "learning rate of each earlier stage relative to the next; 1: all alike", decides="second phase"
+    )
     clip_norm: float = setting(3.0, "largest norm of the gradient; 0: no limit")
-    average: float = setting(0.0, "decay of a moving average of the weights, which is then what is kept; 0: none")
+    average: float = setting(
+        0.0, "decay of a moving average of the weights, which is then what is kept; 0: none", decides="second phase"
+    )
 
     # The ensemble.
-    ensemble: Ensemble = setting("folds", "folds: each member leaves out one fold; seeds: all share one split")
-    folds: int = setting(5, "of the development patients; with seeds, one of them is the validation part")
-    seeds: int = setting(2, "members per fold; with seeds, all members")
-    test_fraction: float = setting(0.0, "part of the patients set aside and never read in training")
+    ensemble: Ensemble = setting(
+        "folds", "folds: each member leaves out one fold; seeds: all share one split", decides="nothing"
+    )
+    folds: int = setting(
+        5, "of the development patients; with seeds, one of them is the validation part", decides="nothing"
+    )
+    seeds: int = setting(2, "members per fold; with seeds, all members", decides="nothing")
+    test_fraction: float = setting(0.0, "part of the patients set aside and never read in training", decides="nothing")
     seed: int = setting(0, "of splits, weights, augmentation")
 
     # The run.
-    device: str = setting("auto", "auto, cpu or cuda")
+    device: str = setting("auto", "auto, cpu or cuda", decides="nothing")
     precision: Precision = setting("float32", "of the forward pass")
-    threads: int = setting(0, "of torch on the CPU; 0: as it is")
-    checkpoint_every: int = setting(50, "steps between checkpoints")
-    validate_every: int = setting(100, "steps between looks at the held-out patients; they change nothing")
-    demonstration: bool = setting(False, "the bundle's results have no meaning for a patient")
+    threads: int = setting(0, "of torch on the CPU; 0: as it is", decides="nothing")
+    checkpoint_every: int = setting(50, "steps between checkpoints", decides="nothing")
+    validate_every: int = setting(
+        100, "steps between looks at the held-out patients; they change nothing", decides="nothing"
+    )
+    demonstration: bool = setting(False, "the bundle's results have no meaning for a patient", decides="nothing")
 
     def __post_init__(self) -> None:
         _check_ranges(self)

@@ -33,7 +33,7 @@ from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.card import model_card
 from HCCNetLib.training.checkpoint import identity_of, write_json, write_whole
-from HCCNetLib.training.configuration import FinetuneConfig, save_config
+from HCCNetLib.training.configuration import FinetuneConfig, save_config, settings_of
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import Example, Examples, gather_examples, read_targets
 from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
@@ -49,20 +49,11 @@ CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE, DEVELOPMENT_FILE = (
     "development.json",
 )
 FIRST_PHASE = "exams"
-# What a member's weights do not depend on: where things lie, how often something is written, how fast it goes.
-_INDIFFERENT = frozenset(
-    ["name", "out", "cohort", "phantom_patients", "phantom_seed", "phantom_spacing", "cache", "processes", "per_pass", "exams_from", "test_fraction", "folds", "seeds", "ensemble", "device", "threads", "checkpoint_every", "validate_every", "demonstration"]
-)
-
-# What the first phase's weights do not depend on besides.
-_AFTER_FIRST_PHASE = frozenset(
-    ["horizon_months", "time", "history", "dropout", "loss", "focal_gamma", "steps", "learning_rate", "layer_decay", "exam_dropout", "subsequences", "average"]
-)
-
 # What a bundle that is kept must say as this run would.
-_SAID = frozenset(
-    ["name", "demonstration", "channels", "history", "model", "preprocessing", "time", "horizon_months", "calibration", "operating_thresholds"]
-)
+_SAID = {
+    *("name", "demonstration", "channels", "history", "model", "preprocessing", "time", "horizon_months"),
+    *("calibration", "operating_thresholds"),
+}
 
 Progress = Callable[[str, int, int], None]
 
@@ -258,8 +249,9 @@ def _settings(run: Run, member: int, steps: int, learning_rate: float) -> LoopSe
 def _identity(run: Run, member: int, first_phase: bool = False) -> str:
     """A digest of all that decides a member's weights, or its first phase's."""
     training, _ = run.parts(member)
-    indifferent = _INDIFFERENT | (_AFTER_FIRST_PHASE if first_phase else frozenset())
-    settings = {k: v for k, v in asdict(run.config).items() if k not in indifferent}
+    deciding = ("all",) if first_phase else ("all", "second phase")
+    names = {f.name for f, _ in settings_of(FinetuneConfig) if f.metadata["decides"] in deciding}
+    settings = {k: v for k, v in asdict(run.config).items() if k in names}
     content = [settings, member, PIPELINE_VERSION, run.examples.digest([e.patient_id for e in training])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

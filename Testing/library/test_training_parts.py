@@ -496,7 +496,7 @@ def config_of(tmp_path, text, **overrides):
         ("device: tpu", "device must be auto, cpu or cuda; it is 'tpu'."),
         ("steps: 10", "warmup (40) must be shorter than the run (10 steps)."),
         ("target_weight: 1", "target_weight is above 0, but target_file or target_column is empty."),
-        ("label_from_step: 5", "label_from_step needs an exam-level target"),
+        ("exam_steps: 5", "exam_steps is above 0, but there is no exam-level target"),
     ],
 )
 def test_a_configuration_that_no_run_can_be_made_with_is_refused_in_words(tmp_path, text, sentence):
