@@ -105,7 +105,7 @@ def _open(config: FinetuneConfig, crew: Workers) -> Run:
         progress.close()
         _tell(stage)
     crew.wait()
-    return stage if crew.is_first else open_run(config, lambda *_: None)
+    return stage if crew.is_first else open_run(config, lambda *_: None, is_first=False)
 
 
 def make_phantom(config: FinetuneConfig, progress: Progress) -> None:

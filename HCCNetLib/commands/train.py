@@ -46,10 +46,11 @@ def _assignment(text: str) -> tuple[str, str]:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command."""
     recipe = read_recipe(arguments.config, dict(arguments.set))
-    if int(os.environ.get("RANK", "0")) > 0 and recipe.test is not None:
-        raise Refusal(
-            "one_process", "A recipe with a test cohort runs in one process; use hccnet finetune under torchrun."
-        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise Refusal("one_process", "A recipe runs in one process; use hccnet finetune under torchrun.")
+    if recipe.test is not None and not recipe.test.phantom_patients and not Path(recipe.test.cohort).exists():
+        message = f"The test cohort {recipe.test.cohort} does not exist. Check the path, before hours of training."
+        raise Refusal("missing_input", message)
     bundle = finetune(recipe.finetune)
     arms = [finetune(config) for config in recipe.arms.values()]
     trained = [arm for arm in arms if arm is not None]

@@ -28,8 +28,7 @@ AUROC of the development patients, each predicted by the members that had not se
 """
 _TARGET = (
     "Beside each patient's label the networks were told, for {exams_with_a_value} exams, a value `{column}` (weight "
-    "{weight:g}, stages: {stages}). Without such a target small lesions are not learned from so few patients. Prediction "
-    "does not need it."
+    "{weight:g}, stages: {stages}). Prediction does not need it."
 )
 _LIMITS_OF_PHANTOM = (
     "Any patient. It has seen nobody's images. A figure for a real exam has no meaning, however plausible it looks."

@@ -236,9 +236,10 @@ def read_config(kind: type[Config], path: Path, overrides: Mapping[str, str]) ->
         raise Refusal("bad_config", f"{path}: {error}.") from error
 
 
-def save_config(config: Any, path: Path) -> None:
-    """Writes the resolved settings as YAML."""
-    path.write_text(_yaml().safe_dump(_plain(asdict(config)), sort_keys=False), encoding="utf-8")
+def config_text(config: Any) -> str:
+    """The resolved settings as YAML."""
+    text: str = _yaml().safe_dump(_plain(asdict(config)), sort_keys=False)
+    return text
 
 
 def settings_of(kind: type[Any]) -> list[tuple[Field[Any], Any]]:

@@ -33,7 +33,7 @@ from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.card import model_card
 from HCCNetLib.training.checkpoint import identity_of, write_json, write_whole
-from HCCNetLib.training.configuration import FinetuneConfig, save_config, settings_of
+from HCCNetLib.training.configuration import FinetuneConfig, config_text, settings_of
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import Example, Examples, gather_examples, read_targets
 from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
@@ -102,8 +102,8 @@ class Run:
         return (folder / WEIGHTS_FILE).is_file() and (folder / HELD_OUT_FILE).is_file()
 
 
-def open_run(config: FinetuneConfig, progress: Progress) -> Run:
-    """Reads the cohort, prepares its exams, draws or reads the split.
+def open_run(config: FinetuneConfig, progress: Progress, is_first: bool = True) -> Run:
+    """Reads the cohort, prepares its exams, draws or reads the split; the first of several processes writes the settings.
 
     Raises:
         Refusal: something about the data or the folder; see the functions called.
@@ -129,7 +129,8 @@ def open_run(config: FinetuneConfig, progress: Progress) -> Run:
     run = Run(config, examples, splits, cache, Path(config.cohort).resolve().name)
     for member in range(config.members):
         _require_same(run, member)  # before the settings on file, by which the others were trained, are replaced
-    save_config(config, folder / CONFIG_FILE)
+    if is_first:
+        write_whole(folder / CONFIG_FILE, config_text(config).encode())
     return run
 
 

@@ -137,5 +137,10 @@ def find_splits(folder: Path, labels: Mapping[str, bool], plan: Sequence[float],
             f"{len(set(labels) - named)} patients are in no part. Correct it, or remove it to draw a new one."
         )
         raise Refusal("other_split", message)
+    if plan[1] > 0 and not splits.test:
+        message = (
+            f"{path} sets no patient aside, though test_fraction is {plan[1]:g}. Say --test_fraction 0, or remove it."
+        )
+        raise Refusal("other_split", message)
     require_events(splits, labels)
     return splits

@@ -29,7 +29,7 @@ from HCCNetLib.preprocessing.augmentation import Turn, draw_change, draw_turn, u
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Box, Outcome, Refusal
 from HCCNetLib.training import ensemble
-from HCCNetLib.training.configuration import FinetuneConfig, read_config, save_config
+from HCCNetLib.training.configuration import FinetuneConfig, config_text, read_config
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import gather_examples, read_targets
 from HCCNetLib.training.finetune import FinetuneTask
@@ -519,10 +519,10 @@ def test_numbers_as_people_write_them_are_read_and_the_command_line_wins(tmp_pat
 
 def test_a_saved_configuration_is_read_as_it_was(tmp_path):
     config = tiny_config(learning_rate=1.5e-5, pooling="attention", target_stages="all")
-    save_config(config, tmp_path / "saved.yaml")
+    (tmp_path / "saved.yaml").write_text(config_text(config), encoding="utf-8")
     assert read_config(FinetuneConfig, tmp_path / "saved.yaml", {}) == config
     default = FinetuneConfig()
-    save_config(default, tmp_path / "saved.yaml")
+    (tmp_path / "saved.yaml").write_text(config_text(default), encoding="utf-8")
     assert read_config(FinetuneConfig, tmp_path / "saved.yaml", {}) == default
 
 

@@ -401,15 +401,28 @@ def test_a_patient_on_two_sides_of_a_given_split_is_refused(settings, finished, 
     assert "splits.json names 1 patient(s) more than once" in refused(settings(), capsys)
 
 
-def test_an_ensemble_that_learned_nothing_gets_no_bundle(settings, calibration, tmp_path, monkeypatch, capsys):
+def test_an_ensemble_that_learned_nothing_is_not_calibrated_and_says_so(
+    settings, calibration, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(ensemble, "fit_recalibration", calibration)
     predict = ensemble.predict
     monkeypatch.setattr(
         ensemble, "predict", lambda m, held, t: predict(m, held, t) * 0 + [0.9 - 0.8 * e.label for e in held]
     )
-    said = refused(settings(), capsys)
+    assert main(settings()) == 0
+    said = capsys.readouterr().out
+    assert "warning: the bundle is not calibrated. " in said
     assert "a higher output does not mean a higher risk on these patients" in said
-    assert not (tmp_path / "run" / "bundle").exists()
+    bundle = Bundle.open(tmp_path / "run" / "bundle")
+    assert bundle.description.calibration is None
+    assert "Not calibrated." in (bundle.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_a_test_part_that_the_split_on_file_lacks_is_refused(settings, capsys):
+    assert main(settings()) == 0
+    capsys.readouterr()
+    said = refused(settings(test_fraction=0.25), capsys)
+    assert "splits.json sets no patient aside, though test_fraction is 0.25" in said
 
 
 def test_a_target_that_no_exam_has_is_refused(settings, tmp_path, capsys):
