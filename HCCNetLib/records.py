@@ -205,7 +205,8 @@ class Patient:
     @property
     def is_phantom(self) -> bool:
         """Whether all images were generated: the patient does not exist."""
-        return all(image.is_phantom for exam in self.exams for image in exam.images.values())
+        images = [image for exam in self.exams for image in exam.images.values()]
+        return bool(images) and all(image.is_phantom for image in images)
 
     def until(self, exam: Exam) -> Patient:
         """The patient as known on the day of ``exam``: that exam and the earlier ones."""

@@ -16,7 +16,8 @@ from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
 from HCCNetLib.synthetic.phantom import PhantomModel
 from HCCNetLib.training.configuration import FinetuneConfig, settings_of
 from HCCNetLib.training.distributed import Workers, workers
-from HCCNetLib.training.ensemble import Run, assemble, missing_members, open_run, train_member
+from HCCNetLib.training.ensemble import LEFT_OUT_FILE, Run, assemble, missing_members, open_run, train_member
+from HCCNetLib.training.examples import count_examples
 from HCCNetLib.training.recipe import read_stage
 
 HELP = "train on a cohort with outcomes: members, calibration, bundle"
@@ -117,14 +118,18 @@ def make_phantom(config: FinetuneConfig, progress: Progress) -> None:
 
 
 def _tell(stage: Run) -> None:
-    counts = stage.examples.counts
+    counts = count_examples(stage.examples.all)
     print(
         f"{counts['patients']} patients ({counts['positive patients']} positive at the latest landmark), {counts['exams']} "
         f"exams, {counts['positive landmarks']} positive and {counts['negative landmarks']} negative landmarks; "
         f"{len(stage.splits.test)} patients set aside as test"
     )
-    for reason, number in stage.examples.left_out.items():
-        print(f"left out: {number} patient(s), {reason}")
+    for reason, number in stage.examples.reasons().items():
+        print(f"left out: {number} patient(s), {reason}; see {stage.folder / LEFT_OUT_FILE}")
+    if stage.examples.phantom and not stage.config.demonstration:
+        print(
+            "The patients are generated (phantom): the bundle will be a demonstration, without meaning for a patient."
+        )
 
 
 def _train(stage: Run, member: int, crew: Workers) -> None:

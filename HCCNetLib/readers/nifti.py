@@ -71,8 +71,11 @@ class NiftiImage:
 
     @cached_property
     def is_phantom(self) -> bool:
-        """Whether the header says that the image was generated."""
-        header = open_nifti(self.path, self.shown).header
+        """Whether the header says that the image was generated; one that can't be read does not."""
+        try:
+            header = open_nifti(self.path, self.shown).header
+        except Refusal:
+            return False
         return bytes(header["descrip"].tobytes()).rstrip(b"\0") == PHANTOM_MARK.encode()
 
     def header_problems(self) -> list[Problem]:

@@ -35,7 +35,7 @@ from HCCNetLib.training.card import model_card
 from HCCNetLib.training.checkpoint import identity_of, write_json, write_whole
 from HCCNetLib.training.configuration import FinetuneConfig, config_text, settings_of
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.examples import Example, Examples, gather_examples, read_targets
+from HCCNetLib.training.examples import Example, Examples, count_examples, gather_examples, read_targets
 from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
 from HCCNetLib.training.loop import CHECKPOINT_FILE, Loop, LoopSettings, parameter_groups
 from HCCNetLib.training.splits import Splits, find_splits
@@ -48,12 +48,16 @@ CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE, DEVELOPMENT_FILE = (
     "held_out.json",
     "development.json",
 )
+LEFT_OUT_FILE = "left_out.json"
 FIRST_PHASE = "exams"
 # What a bundle that is kept must say as this run would.
 _SAID = {
     *("name", "demonstration", "channels", "history", "model", "preprocessing", "time", "horizon_months"),
     *("calibration", "operating_thresholds"),
 }
+
+# Settings that name places on the machine, which are nobody else's business.
+_PLACES = {"out", "cohort", "cache", "exams_from", "target_file"}
 
 Progress = Callable[[str, int, int], None]
 
@@ -130,6 +134,7 @@ def open_run(config: FinetuneConfig, progress: Progress, is_first: bool = True) 
     for member in range(config.members):
         _require_same(run, member)  # before the settings on file, by which the others were trained, are replaced
     if is_first:
+        write_json(folder / LEFT_OUT_FILE, run.examples.left_out)
         write_whole(folder / CONFIG_FILE, config_text(config).encode())
     return run
 
@@ -263,6 +268,7 @@ def _held_out_content(run: Run, member: int, held_out: list[Example], probabilit
         "seed": run.config.seed,
         "fold": run.fold(member),
         "identity": _identity(run, member),
+        "held_out": _held_out_digest(run, member),
         "auroc": auroc(np.array([e.label for e in held_out]), np.array(probability)),
         "patients": [
             {"patient_id": e.patient_id, "label": e.label, "probability": p}
@@ -271,11 +277,16 @@ def _held_out_content(run: Run, member: int, held_out: list[Example], probabilit
     }
 
 
+def _held_out_digest(run: Run, member: int) -> str:
+    """Of the held-out patients' exams and labels, on which calibration and thresholds rest."""
+    return run.examples.digest([e.patient_id for e in run.parts(member)[1]])
+
+
 def _read_held_out(run: Run, member: int) -> dict[str, Any]:
     path = run.member_folder(member) / HELD_OUT_FILE
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content["identity"], content["patients"]
+        content["identity"], content["held_out"], content["patients"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refusal("bad_member", f"{path} can't be read. Remove {path.parent} to train it again.") from error
     return content
@@ -284,11 +295,16 @@ def _read_held_out(run: Run, member: int) -> dict[str, Any]:
 def _require_same(run: Run, member: int) -> None:
     """A member that was trained, or begun, with other settings is not taken for one of this run."""
     checkpoint = run.member_folder(member) / CHECKPOINT_FILE
+    same = True
     if run.is_trained(member):
-        found = _read_held_out(run, member)["identity"]
-    else:
-        found = identity_of(checkpoint) if checkpoint.is_file() else None
-    if found is not None and found != _identity(run, member):
+        content = _read_held_out(run, member)
+        same = content["identity"] == _identity(run, member) and content["held_out"] == _held_out_digest(run, member)
+    elif checkpoint.is_file():
+        same = identity_of(checkpoint) in (
+            None,
+            _identity(run, member),
+        )  # what can't be read is refused when it is loaded
+    if not same:
         message = (
             f"{run.member_folder(member)} was trained with other settings, other patients or another version. Give the same, "
             f"or choose another folder with --out."
@@ -392,9 +408,9 @@ def _describe(run: Run, development: Mapping[str, Any]) -> BundleDescription:
     return BundleDescription(
         name=config.name,
         version="1",
-        licence="Apache-2.0" if config.demonstration else "unknown",
-        intended_use=_intended_use(config),
-        demonstration=config.demonstration,
+        licence="Apache-2.0" if run.examples.phantom else "unknown",
+        intended_use=_intended_use(run),
+        demonstration=_is_demonstration(run),
         channels=config.channels,
         model=config.model,
         preprocessing=config.preparation,
@@ -409,31 +425,43 @@ def _describe(run: Run, development: Mapping[str, Any]) -> BundleDescription:
     )
 
 
-def _intended_use(config: FinetuneConfig) -> str:
-    if config.demonstration:
+def _is_demonstration(run: Run) -> bool:
+    """Whoever learned from a phantom says nothing about a patient, whatever the settings say."""
+    return run.config.demonstration or run.examples.phantom
+
+
+def _intended_use(run: Run) -> str:
+    if run.examples.phantom:
         return "Its weights were learned from generated phantom images; they show that the software works and nothing else."
+    if run.config.demonstration:
+        return "A demonstration: it shows that the software works and nothing else."
     return "Research. Not for clinical use."
 
 
 def _training_data(run: Run, development: Mapping[str, Any]) -> dict[str, Any]:
+    """What the bundle says of its training: development patients only, those set aside apart."""
     config = run.config
+    names = {name for fold in run.splits.folds for name in fold}
+    examples = [e for e in run.examples.all if e.patient_id in names]
     target = None
     if config.target_weight > 0:
         target = {
             "column": config.target_column,
             "weight": config.target_weight,
             "stages": config.target_stages,
-            "exams_with_a_value": sum(t is not None for e in run.examples.all for t in e.targets),
-            "note": "the networks were also told this about every training exam; prediction does not need it",
+            "exams_with_a_value": sum(t is not None for e in examples for t in e.targets),
+            "note": "training was told this about its exams beside the labels; prediction does not need it",
         }
-    phantom = f"a generated phantom (seed {config.phantom_seed})" if config.phantom_patients else "the cohort"
+    kind = "generated patients (phantom)" if run.examples.phantom else "patients"
+    seed = f", seed {config.phantom_seed}" if config.phantom_patients else ""
     return {
-        "summary": f"{run.examples.counts['patients']} patients of {phantom} {run.cohort}",
-        "counts": dict(run.examples.counts),
-        "left_out": dict(run.examples.left_out),
+        "summary": f"{len(examples)} {kind} of the cohort {run.cohort}{seed}",
+        "counts": {**count_examples(examples), **run.examples.counts},
+        "set_aside_as_test": len(run.splits.test),
+        "left_out": run.examples.reasons(),
         "exam_level_target": target,
         "out_of_fold_auroc": round(development["auroc"], 4),
         "calibration_problem": development["calibration_problem"],
-        "settings": {k: v for k, v in asdict(config).items() if k not in ("out", "cohort", "cache", "channels")},
+        "settings": {k: v for k, v in asdict(config).items() if k not in _PLACES},
         "software": software_versions(),
     }

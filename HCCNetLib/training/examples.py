@@ -28,6 +28,7 @@ class Example:
         patient_id: the patient.
         number: of the patient among all, by which random draws are keyed.
         exams: keys of the prepared exams, oldest first; none after the latest labelled landmark.
+        exam_ids: their names.
         months: of each exam before the latest one.
         labels: of each exam as landmark, None where nobody knows.
         targets: exam-level target, None where there is none.
@@ -39,6 +40,7 @@ class Example:
     months: tuple[float, ...]
     labels: tuple[bool | None, ...]
     targets: tuple[float | None, ...]
+    exam_ids: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> tuple[int, ...]:
@@ -57,13 +59,19 @@ class Examples:
 
     Args:
         all: in the order of their ids.
-        left_out: reason → patients.
-        counts: exams dropped, landmarks without label, and the like.
+        left_out: patient id → why.
+        counts: exams dropped, landmarks without label.
+        phantom: whether the patients are generated.
     """
 
     all: tuple[Example, ...]
-    left_out: Mapping[str, int]
+    left_out: Mapping[str, str]
     counts: Mapping[str, int] = field(default_factory=dict)
+    phantom: bool = False
+
+    def reasons(self) -> dict[str, int]:
+        """Reason → patients left out; a sentence about one patient's files counts by its kind."""
+        return dict(Counter(reason.split(": ")[0] for reason in self.left_out.values()))
 
     def digest(self, members: Sequence[str]) -> str:
         """A digest of what these patients' examples hold: images, times, labels, targets."""
@@ -92,8 +100,7 @@ def gather_examples(
         Refusal: no outcomes, or no patient is left.
     """
     _require_outcomes(cohort)
-    left_out: Counter[str] = Counter()
-    left_out.update(f"can't be read: {refusal.code}" for refusal in cohort.refused.values())
+    left_out = {name: f"can't be read: {refusal.message}" for name, refusal in cohort.refused.items()}
     counts: Counter[str] = Counter()
     drafts = []
     for number, patient in enumerate(sorted(cohort.patients, key=lambda p: p.patient_id)):
@@ -106,18 +113,36 @@ def gather_examples(
         own = [keys.pop(0) for _ in patient.exams]
         refusal = next((key for key in own if isinstance(key, Refusal)), None)
         if refusal is not None:
-            left_out[f"can't be used: {refusal.code}"] += 1
+            left_out[patient.patient_id] = f"can't be used: {refusal.message}"
             continue
         examples.append(_example(number, patient, labels, [str(key) for key in own], targets))
+    result = Examples(tuple(examples), left_out, dict(counts), _is_phantom([patient for _, patient, _ in drafts]))
     if not examples:
-        reasons = "; ".join(f"{reason} ({n})" for reason, n in left_out.items()) or "there is no patient"
+        reasons = "; ".join(f"{reason} ({n})" for reason, n in result.reasons().items()) or "there is no patient"
         raise Refusal("no_examples", f"No patient of the cohort can be used: {reasons}.")
-    counts["patients"] = len(examples)
-    counts["exams"] = sum(len(e.exams) for e in examples)
-    counts["positive patients"] = sum(e.label for e in examples)
-    counts["positive landmarks"] = sum(e.labels.count(True) for e in examples)
-    counts["negative landmarks"] = sum(e.labels.count(False) for e in examples)
-    return Examples(tuple(examples), dict(left_out), dict(counts))
+    return result
+
+
+def count_examples(examples: Sequence[Example]) -> dict[str, int]:
+    """Patients, exams and landmarks by label."""
+    return {
+        "patients": len(examples),
+        "exams": sum(len(e.exams) for e in examples),
+        "positive patients": sum(e.label for e in examples),
+        "positive landmarks": sum(e.labels.count(True) for e in examples),
+        "negative landmarks": sum(e.labels.count(False) for e in examples),
+    }
+
+
+def _is_phantom(patients: Sequence[Patient]) -> bool:
+    """Whether a cohort is generated, by the first exam of each patient; both kinds together are refused."""
+    marked = [any(image.is_phantom for image in patient.exams[0].images.values()) for patient in patients]
+    if any(marked) and not all(marked):
+        message = (
+            f"{sum(marked)} of {len(marked)} patients are generated (phantom), the others are not. Keep them apart."
+        )
+        raise Refusal("mixed_cohort", message)
+    return bool(marked) and all(marked)
 
 
 def _require_outcomes(cohort: Cohort) -> None:
@@ -135,25 +160,25 @@ Draft = tuple[int, Patient, tuple[bool | None, ...]]
 
 
 def _draft(
-    number: int, patient: Patient, cohort: Cohort, horizon: float, left_out: Counter[str], counts: Counter[str]
+    number: int, patient: Patient, cohort: Cohort, horizon: float, left_out: dict[str, str], counts: Counter[str]
 ) -> Draft | None:
     """A patient's exams up to the latest labelled landmark and their labels; None, and counted, where there is none."""
     outcome = cohort.outcomes.get(patient.patient_id)
     if outcome is None:
-        left_out["no outcome"] += 1
+        left_out[patient.patient_id] = "no outcome"
         return None
     try:
         landmarks = find_landmarks(patient, outcome, horizon)
     except Refusal as refusal:
-        left_out[f"can't be used: {refusal.code}"] += 1
+        left_out[patient.patient_id] = f"can't be used: {refusal.message}"
         return None
     counts["exams on or after the diagnosis"] += landmarks.dropped
     counts["landmarks without label"] += landmarks.unlabelled
     if landmarks.patient is None:
-        left_out["no exam before the diagnosis"] += 1
+        left_out[patient.patient_id] = "no exam before the diagnosis"
         return None
     if not landmarks.labelled:
-        left_out["not followed for the horizon"] += 1
+        left_out[patient.patient_id] = "not followed for the horizon"
         return None
     end = landmarks.labelled[-1]
     return number, landmarks.patient.until(landmarks.patient.exams[end]), landmarks.labels[: end + 1]
@@ -184,6 +209,7 @@ def _example(
         months=tuple(months_between(exam.date, patient.landmark.date) for exam in patient.exams),
         labels=labels,
         targets=tuple(targets.get((patient.patient_id, exam.exam_id)) for exam in patient.exams),
+        exam_ids=tuple(exam.exam_id for exam in patient.exams),
     )
 
 

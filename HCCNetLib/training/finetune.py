@@ -25,8 +25,6 @@ from HCCNetLib.training.examples import Example
 from HCCNetLib.training.loop import Losses
 from HCCNetLib.training.visits import Visit, VisitPlan, plain_visit, sequence_times
 
-_VALIDATION_PATIENTS = 16
-
 
 class TargetHead(nn.Module):
     """Guesses the exam-level target from a vector: D → D → 1."""
@@ -244,7 +242,11 @@ class FinetuneTask:
     def batch_of(self, step: int) -> Mapping[str, Any]:
         """The step's patients and the exams that were read of each."""
         visits = self.plan.batch(step)
-        return {"patients": [{"patient_id": v.example.patient_id, "exams": list(v.exams)} for v in visits]}
+        return {
+            "patients": [
+                {"patient_id": v.example.patient_id, "exams": [v.example.exam_ids[i] for i in v.exams]} for v in visits
+            ]
+        }
 
     def validate(self) -> Mapping[str, float]:
         """AUROC and log loss at the held-out patients' latest labelled landmarks."""
@@ -319,14 +321,13 @@ def predict(model: FinetuneModel, examples: Sequence[Example], task: FinetuneTas
     model.eval()
     device = next(model.parameters()).device
     probabilities = []
-    for start in range(0, len(examples), _VALIDATION_PATIENTS):
-        for example in examples[start : start + _VALIDATION_PATIENTS]:
-            visit = plain_visit(example, task.config)
-            sequence = visit.sequences[0]
-            images = torch.from_numpy(np.stack(list(task.read(visit)))[list(sequence)]).to(device)
-            times = torch.tensor([sequence_times(example, sequence, task.config)], device=device)
-            length = torch.tensor([len(sequence)], device=device)
-            logit = network.classify(network.backbone(images)[None], times, length)[0]
-            probabilities.append(float(logit.double().sigmoid()))
+    for example in examples:
+        visit = plain_visit(example, task.config)
+        sequence = visit.sequences[0]
+        images = torch.from_numpy(np.stack(list(task.read(visit)))).to(device)
+        times = torch.tensor([sequence_times(example, sequence, task.config)], device=device)
+        length = torch.tensor([len(sequence)], device=device)
+        logit = network.classify(network.backbone(images)[None], times, length)[0]
+        probabilities.append(float(logit.double().sigmoid()))
     model.train(was_training)
     return np.array(probabilities)

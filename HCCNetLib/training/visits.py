@@ -91,10 +91,10 @@ def _draw_keys(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
 def plain_visit(example: Example, config: FinetuneConfig) -> Visit:
     """The reading of prediction: the latest labelled landmark, all exams, nothing drawn."""
     exams = tuple(range(len(example.exams)))
-    sequence = exams if config.history == "all" else exams[-1:]
+    exams = exams if config.history == "all" else exams[-1:]
     changes = tuple(unchanged(len(config.channels), config.jitter) for _ in exams)
     none = np.zeros(0, dtype=np.int64)
-    return Visit(example, exams, (sequence,), (1.0,), Turn(), changes, none, none)
+    return Visit(example, exams, (exams,), (1.0,), Turn(), changes, none, none)
 
 
 def _draw_exams(example: Example, config: FinetuneConfig, rng: np.random.Generator) -> tuple[int, ...]:
