@@ -27,6 +27,10 @@ class TestCohort:
     phantom_patients: int = 0
     phantom_seed: int = 0
 
+    def __post_init__(self) -> None:
+        if min(self.phantom_patients, self.phantom_seed) < 0:
+            raise ValueError("phantom_patients and phantom_seed must be at least 0")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -71,7 +75,20 @@ def read_recipe(path: Path, overrides: Mapping[str, str]) -> Recipe:
     if test is not None:
         for training in (finetune, *arms.values()):
             _require_apart(training, test, path)
+    _require_comparable(finetune, arms, path)
     return Recipe(finetune, arms, test)
+
+
+def _require_comparable(finetune: FinetuneConfig, arms: Mapping[str, FinetuneConfig], path: Path) -> None:
+    """Refuses arms that would end in one folder or could not be compared, before hours of training."""
+    folders = [Path(config.out).resolve() for config in (finetune, *arms.values())]
+    if len(set(folders)) < len(folders):
+        raise Refusal(
+            "same_folder", f"{path}: two arms, or an arm and the bundle, have one folder. Give each its own out."
+        )
+    for name, arm in arms.items():
+        if arm.horizon_months != finetune.horizon_months:
+            raise Refusal("other_horizon", f"{path}, arms.{name}: another horizon can't be compared. Give the same.")
 
 
 def _require_apart(training: FinetuneConfig, test: TestCohort, path: Path) -> None:
