@@ -154,7 +154,7 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
     if run.is_trained(member):
         return
     training, held_out = run.parts(member)
-    model = _first_model(config, member)
+    model = first_model(config, member)
     if config.exam_steps:
         model.load_state_dict(_first_phase(run, member, workers, progress))
     task = FinetuneTask(config, VisitPlan(config, member, training), held_out, run.cache, model)
@@ -178,7 +178,7 @@ def _first_phase(run: Run, member: int, workers: Workers, progress: Progress) ->
     if config.exams_from or path.is_file():
         return _read_first_phase(path, identity)
     training, _ = run.parts(member)
-    model = _first_model(config, member)
+    model = first_model(config, member)
     task = FinetuneTask(config, VisitPlan(config, member, training), (), run.cache, model, exams_only=True)
     trained = {name: p for name, p in model.named_parameters() if _is_of_first_phase(name)}
     settings = replace(
@@ -215,7 +215,8 @@ def _read_first_phase(path: Path, identity: str) -> dict[str, Tensor]:
     return weights
 
 
-def _first_model(config: FinetuneConfig, member: int) -> FinetuneModel:
+def first_model(config: FinetuneConfig, member: int) -> FinetuneModel:
+    """A member's network before training; its weights follow from the seed and the member's number."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence([config.seed, member]).generate_state(1)[0]))
         model = FinetuneModel(config.model, config.target_stages == "all")
