@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 # Two patients whom the demonstration networks have not seen; one of them is diagnosed within the year.
-DEMO_SEED := 26
+DEMO_SEED := 18
 
 .PHONY: demo test lint slow clean
 

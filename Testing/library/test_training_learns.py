@@ -25,7 +25,7 @@ from HCCNetLib.training.loop import Loop, LoopSettings, parameter_groups
 from HCCNetLib.training.visits import VisitPlan
 
 LARGEST_BUNDLE = 15e6
-DEMO_SEED = 26  # the Makefile's; neither training nor test
+DEMO_SEED = 18  # the Makefile's; neither training nor test
 
 
 class PlantedImages:
