@@ -119,7 +119,9 @@ def gather_examples(
     result = Examples(tuple(examples), left_out, dict(counts), _is_phantom([patient for _, patient, _ in drafts]))
     if not examples:
         reasons = "; ".join(f"{reason} ({n})" for reason, n in result.reasons().items()) or "there is no patient"
-        raise Refusal("no_examples", f"No patient of the cohort can be used: {reasons}.")
+        first = next((text.split(": ", 1)[1] for text in left_out.values() if ": " in text), "")
+        example = f" The first because: {first}" if first else ""
+        raise Refusal("no_examples", f"No patient of the cohort can be used: {reasons}.{example}")
     return result
 
 

@@ -31,7 +31,7 @@ from HCCNetLib.records import Box, Outcome, Refusal
 from HCCNetLib.training import ensemble
 from HCCNetLib.training.configuration import FinetuneConfig, config_text, read_config
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.examples import gather_examples, read_targets
+from HCCNetLib.training.examples import count_examples, gather_examples, read_targets
 from HCCNetLib.training.finetune import FinetuneTask
 from HCCNetLib.training.recipe import read_recipe
 from HCCNetLib.training.schedules import cosine_schedule
@@ -332,7 +332,7 @@ def test_streams_and_neighbouring_keys_are_independent_and_uniform():
 def test_no_two_layers_of_a_network_share_a_mask_in_training(tiny_phantom, tiny_cache):
     config = tiny_config()
     examples = examples_of(tiny_phantom, tiny_cache, config)
-    model = ensemble._first_model(config, 0).train()
+    model = ensemble.first_model(config, 0).train()
     task = FinetuneTask(config, VisitPlan(config, 0, examples), (), open_cache(tiny_cache, config), model)
     (batch,) = task.load(0, Workers(0, 1, torch.device("cpu")))
     used, uniform = [], keyed.keyed_uniform
@@ -617,14 +617,16 @@ def test_every_patient_is_used_or_counted_with_the_reason(tiny_phantom, tiny_cac
     examples = gather_examples(
         cohort, config, cache, {(names[-1], days[names[-1]][0].isoformat()): 2.5}, lambda *_: None
     )
-    left_out = Counter(examples.left_out)
-    assert left_out["no outcome"] == 1
-    assert left_out["no exam before the diagnosis"] == 1
-    assert left_out["can't be used: seen_before_exam"] == 1
-    assert left_out["can't be read: no_exams"] == 1
-    assert len(examples.all) + sum(left_out.values()) == len(names) + 1
+    left_out = examples.left_out
+    assert left_out[first] == "no outcome"
+    assert left_out[second] == "no exam before the diagnosis"
+    assert left_out[third].startswith("can't be used: The outcomes say that the patient was last seen on 1999-")
+    assert left_out["X"] == "can't be read: There is none."
+    assert examples.reasons()["can't be used"] == 1
+    assert len(examples.all) + len(left_out) == len(names) + 1
     assert examples.counts["exams on or after the diagnosis"] == len(days[second]) + 1
-    assert examples.counts["exams"] == sum(len(e.exams) for e in examples.all)
+    assert count_examples(examples.all)["exams"] == sum(len(e.exams) for e in examples.all)
+    assert examples.phantom
     (cut,) = (e for e in examples.all if e.patient_id == fourth)
     assert len(cut.exams) == len(days[fourth]) - 1
     assert cut.months[-1] == 0

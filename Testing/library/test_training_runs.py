@@ -262,7 +262,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(settings, tmp_path, capsys):
 
 
 def loss_and_gradients(config, examples, cache, step=1):
-    model = ensemble._first_model(config, 0).train()
+    model = ensemble.first_model(config, 0).train()
     task = FinetuneTask(config, VisitPlan(config, 0, examples), (), cache, model)
     losses = [task.losses(item, step) for item in task.load(step, ALONE)]
     total = sum(one.total for one in losses)
@@ -373,9 +373,9 @@ def cohort(tiny_phantom, tmp_path):
         (lambda r: {**r, "diagnosis_date": ""}, {}, "All patients that can be used are negative"),
         (lambda r: r, {"horizon_months": 0.01}, "All patients that can be used are negative at their latest landmark"),
         (lambda r: r, {"folds": 4}, "it needs 2. Take fewer folds, a longer horizon, or more patients."),
-        (lambda r: {**r, "diagnosis_date": "", "last_seen_date": "1999-01-01"}, {}, "can't be used: seen_before_exam"),
+        (lambda r: {**r, "diagnosis_date": "", "last_seen_date": "1999-01-01"}, {}, "because: The outcomes say that the patient was last seen"),
         (lambda r: {**r, "last_seen_date": "soon"}, {}, "outcomes.csv"),
-        (lambda r: r, {"channels": ["DWI_b0", "T1_native"]}, "can't be used: missing_channel (9)"),
+        (lambda r: r, {"channels": ["DWI_b0", "T1_native"]}, "T1_native is missing."),
     ],
 )  # fmt: skip
 def test_outcomes_and_images_that_nothing_can_be_learned_from_are_refused(
@@ -444,7 +444,7 @@ def test_no_traceback_where_configuration_or_cohort_is_missing(settings, tmp_pat
 def test_the_focal_loss_by_hand(tiny_examples):
     examples, cache = tiny_examples
     config = tiny_config(loss="focal", focal_gamma=2.0)
-    model = ensemble._first_model(config, 0).eval()
+    model = ensemble.first_model(config, 0).eval()
     task = FinetuneTask(config, VisitPlan(config, 0, examples), (), cache, model)
     (batch,) = task.load(0, ALONE)
     embeddings = model.encode(batch.images)[0]
@@ -465,13 +465,13 @@ def test_balanced_classes_weigh_the_same_and_the_weights_of_a_step_sum_to_1(tiny
     real, cache = tiny_examples
     for settings in ({}, {"per_pass": 1}, {"loss": "plain"}):
         config = tiny_config(**settings)
-        task = FinetuneTask(config, VisitPlan(config, 0, real), (), cache, ensemble._first_model(config, 0))
+        task = FinetuneTask(config, VisitPlan(config, 0, real), (), cache, ensemble.first_model(config, 0))
         assert sum(float(b.weights.sum()) for b in task.load(2, ALONE)) == pytest.approx(1, abs=1e-6)
 
 
 def test_earlier_stages_learn_more_slowly_and_vectors_do_not_decay():
     config = tiny_config(layer_decay=0.5)
-    model = ensemble._first_model(config, 0)
+    model = ensemble.first_model(config, 0)
     scale = {id(p): (g["lr_scale"], g["decayed"]) for g in ensemble._groups(model, config) for p in g["params"]}
     assert len(scale) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
@@ -498,7 +498,7 @@ def test_the_average_of_the_weights_is_what_is_kept(settings, tmp_path, monkeypa
     assert not torch.equal(kept[name], state[f"model.network.{name}"])
     # By hand: from the first weights on, half the way to those of each step.
     config = tiny_config(average=0.5)
-    average = ensemble._first_model(config, 0).state_dict()[f"network.{name}"]
+    average = ensemble.first_model(config, 0).state_dict()[f"network.{name}"]
     for steps in seen:
         average = average + (steps - average) / 2
     assert len(seen) == 4
