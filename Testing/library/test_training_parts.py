@@ -636,7 +636,8 @@ def test_every_patient_is_used_or_counted_with_the_reason(tiny_phantom, tiny_cac
     assert examples.all[-1].targets[1:] == (None,) * (len(examples.all[-1].exams) - 1)
     nobody = replace(cohort, outcomes={second: outcomes[second]})
     said = refusal(gather_examples, nobody, config, cache, {}, lambda *_: None).message
-    assert "No patient of the cohort can be used: can't be read: no_exams (1); no outcome (9)" in said
+    assert "No patient of the cohort can be used: can't be read (1); no outcome (9);" in said
+    assert said.endswith("The first because: There is none.")
 
 
 # ---------------------------------------------------------------- visits

@@ -373,7 +373,7 @@ def cohort(tiny_phantom, tmp_path):
         (lambda r: {**r, "diagnosis_date": ""}, {}, "All patients that can be used are negative"),
         (lambda r: r, {"horizon_months": 0.01}, "All patients that can be used are negative at their latest landmark"),
         (lambda r: r, {"folds": 4}, "it needs 2. Take fewer folds, a longer horizon, or more patients."),
-        (lambda r: {**r, "diagnosis_date": "", "last_seen_date": "1999-01-01"}, {}, "because: The outcomes say that the patient was last seen"),
+        (lambda r: {**r, "diagnosis_date": "", "last_seen_date": "1999-01-01"}, {}, "that the patient was last seen on 1999"),
         (lambda r: {**r, "last_seen_date": "soon"}, {}, "outcomes.csv"),
         (lambda r: r, {"channels": ["DWI_b0", "T1_native"]}, "T1_native is missing."),
     ],
