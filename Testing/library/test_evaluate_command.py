@@ -45,7 +45,7 @@ def fast(monkeypatch):
     """Predictions by table instead of by networks; returns the patients that were asked for."""
     asked = []
 
-    def predict(predictor, patient):
+    def predict(predictor, patient, caches):
         asked.append(patient)
         if patient.patient_id not in RISKS:
             raise Refusal("missing_channel", f"Exam {patient.landmark.exam_id} lacks DWI_b0.")
@@ -222,10 +222,10 @@ def test_a_compared_bundle_that_refuses_patients_is_compared_on_the_others(
 ):
     other, known = changed_bundle(demonstration, tmp_path / "b", name="other"), command.predict_patient
 
-    def predict(predictor, patient):
+    def predict(predictor, patient, caches):
         if predictor.bundle.path == other and patient.patient_id in lost:
             raise Refusal("missing_channel", "DWI_b0 is missing.")
-        return known(predictor, patient)
+        return known(predictor, patient, caches)
 
     monkeypatch.setattr(command, "predict_patient", predict)
     lost = {"PH00001"}
