@@ -370,16 +370,17 @@ def _development(run: Run) -> dict[str, Any]:
             probabilities[row["patient_id"]].append(row["probability"])
             labels[row["patient_id"]] = row["label"]
     names = sorted(probabilities)
-    mean = np.array([np.mean(probabilities[name]) for name in names])
-    truth = np.array([labels[name] for name in names])
+    members = np.array([probabilities[name] for name in names])
+    mean, truth = members.mean(axis=1), np.array([labels[name] for name in names])
     calibration, problem = _calibrate(mean, truth)
     risks = mean if calibration is None else recalibrate(mean, calibration["slope"], calibration["intercept"])
     return {
         "patients": len(names),
         "positive": int(truth.sum()),
-        "members_per_patient": len(probabilities[names[0]]),
+        "members_per_patient": members.shape[1],
         "auroc": auroc(truth, mean),
-        "calibration": calibration,
+        "calibration_of_held_out": calibration,
+        "calibration": None if calibration is None else carry_over(calibration, members, truth, run.config.members),
         "calibration_problem": problem,
         "thresholds": choose_thresholds(risks, truth),
         "predictions": [
@@ -400,11 +401,41 @@ def _calibrate(
     return {"slope": slope, "intercept": intercept}, None
 
 
+def carry_over(
+    calibration: dict[str, float], members: NDArray[np.float64], labels: NDArray[np.bool_], count: int
+) -> dict[str, float]:
+    """The calibration of ``count`` members' mean, from that of the few that have not seen a patient.
+
+    The members' disagreement acts as an error of measurement, which dilutes the slope (regression dilution, Frost and
+    Thompson, doi 10.1111/1467-985X.00164): 1 / slope is linear in 1 / members. It is known for one member and for all
+    that have not seen a patient; the output that means a risk of one half stays where it is.
+
+    Args:
+        calibration: of the mean of the members that have not seen a patient.
+        members: (patients, members that have not seen them).
+        labels: (patients,).
+        count: of the ensemble.
+    """
+    seen = members.shape[1]
+    if seen in (1, count):
+        return calibration
+    single = [_calibrate(members[:, i], labels)[0] for i in range(seen)]
+    slopes = [one["slope"] for one in single if one is not None]
+    if len(slopes) < seen:
+        return calibration
+    of_one, of_seen = 1 / float(np.mean(slopes)), 1 / calibration["slope"]
+    diluted = of_seen + (of_seen - of_one) * (1 / seen - 1 / count) / (1 - 1 / seen)
+    if not 0 < diluted <= of_seen:  # no dilution to be seen
+        return calibration
+    slope = 1 / diluted
+    return {"slope": slope, "intercept": calibration["intercept"] * slope / calibration["slope"]}
+
+
 def _describe(run: Run, development: Mapping[str, Any]) -> BundleDescription:
     config, calibration = run.config, development["calibration"]
     fitted = (
         f"{development['patients']} development patients ({development['positive']} positive), each predicted by the "
-        f"{development['members_per_patient']} member(s) that had not seen them"
+        f"{development['members_per_patient']} member(s) that had not seen them, and carried over to the mean of all members"
     )
     return BundleDescription(
         name=config.name,

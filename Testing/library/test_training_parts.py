@@ -20,6 +20,7 @@ from torch.nn import functional
 from training_helpers import SETTINGS, changed_image, example, examples_of, open_cache, tiny_config, write_yaml
 
 from HCCNetLib.bundles import BundleDescription
+from HCCNetLib.evaluation.calibration import fit_recalibration
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.models import HCCNet, ModelConfig, keyed
 from HCCNetLib.models.keyed import Dropout, DropPath, give_keys, keyed_uniform
@@ -738,3 +739,27 @@ def test_times_count_back_from_the_landmark_of_each_sequence():
     latest = plan_of(history="latest")
     visit = latest.draw(latest.examples[0], 0)
     assert all(len(s) == 1 and sequence_times(visit.example, s, latest.config) == [0.0] for s in visit.sequences)
+
+
+# ---------------------------------------------------------------- calibration of more members than have not seen a patient
+
+
+def test_the_calibration_is_carried_over_to_the_mean_of_all_members():
+    """Members are a common logit and errors of their own; the truth follows the common one."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 2.0, 40000)
+    labels = rng.random(len(common)) < 1 / (1 + np.exp(-common))
+
+    def mean_of(members):
+        return (1 / (1 + np.exp(-members))).mean(axis=1)
+
+    logits = common[:, None] + rng.normal(0, 1.0, (len(common), 10))
+    two = 1 / (1 + np.exp(-logits[:, :2]))
+    of_two = dict(zip(("slope", "intercept"), fit_recalibration(two.mean(axis=1), labels), strict=True))
+    wanted, _ = fit_recalibration(mean_of(logits), labels)
+    found = ensemble.carry_over(of_two, two, labels, 10)
+    assert abs(found["slope"] - wanted) < abs(of_two["slope"] - wanted) / 2
+    assert found["slope"] == pytest.approx(wanted, rel=0.06)
+    assert found["intercept"] / found["slope"] == pytest.approx(of_two["intercept"] / of_two["slope"])
+    assert ensemble.carry_over(of_two, two, labels, 2) == of_two
+    assert ensemble.carry_over(of_two, two[:, :1], labels, 10) == of_two
