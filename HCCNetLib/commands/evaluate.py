@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from HCCNetLib.bundles import Bundle, Calibration
+from HCCNetLib.commands.arguments import whole_number
 from HCCNetLib.commands.outputs import EVALUATION_FILES, write_evaluation
 from HCCNetLib.commands.predict import add_reading_arguments, check_writable, reading_options
 from HCCNetLib.commands.progress import Progress
@@ -57,20 +58,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", metavar="NAME", help="the part of the split to judge")
     parser.add_argument(
         "--resamples",
-        type=_resamples,
+        type=whole_number(100),
         default=RESAMPLES,
         metavar="N",
         help="of the bootstrap, at least 100 (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="S", help="of the bootstrap, 0 or more (default: %(default)s)"
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="S",
+        help="of the bootstrap, 0 or more (default: %(default)s)",
     )
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder that keeps prepared exams, for the next time (default: none)"
     )
     parser.add_argument(
         "--processes",
-        type=_seed,
+        type=whole_number(0),
         default=0,
         metavar="N",
         help="that prepare exams into --cache; 0: one per core (default)",
@@ -108,20 +113,6 @@ def run(arguments: argparse.Namespace) -> int:
     write_evaluation(arguments.out, content, _table(results[0], selection.chosen))
     _print(content, arguments.out)
     return 3 if content["refused"] else 0
-
-
-def _resamples(text: str) -> int:
-    return _whole_number(text, 100)
-
-
-def _seed(text: str) -> int:
-    return _whole_number(text, 0)
-
-
-def _whole_number(text: str, smallest: int) -> int:
-    if not text.isdecimal() or int(text) < smallest:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {smallest}")
-    return int(text)
 
 
 def _require_outcomes(cohort: Cohort) -> None:

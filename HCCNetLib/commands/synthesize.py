@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from HCCNetLib.commands.arguments import whole_number
 from HCCNetLib.commands.progress import Progress
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
@@ -27,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write, new or to be continued"
     )
-    parser.add_argument("--patients", type=_at_least_one, required=True, metavar="N", help="number of patients")
-    parser.add_argument("--seed", type=_not_negative, default=0, metavar="S", help="0 or more (default: 0)")
+    parser.add_argument("--patients", type=whole_number(1), required=True, metavar="N", help="number of patients")
+    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="S", help="0 or more (default: 0)")
     parser.add_argument(
         "--spacing", type=float, default=spacing, metavar="MM", help=f"nominal voxel size, mm (default: {spacing:g})"
     )
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--processes",
-        type=_at_least_one,
+        type=whole_number(1),
         default=os.cpu_count() or 1,
         metavar="N",
         help="patients in work at once; the files do not depend on it (default: one per core)",
@@ -87,17 +88,3 @@ def run(arguments: argparse.Namespace) -> int:
         )
         print(f"Oracle, AUROC (95% interval), size error {result['size_error_doublings']:g} doublings: {aurocs}")
     return 0
-
-
-def _at_least_one(text: str) -> int:
-    return _whole_number(text, 1)
-
-
-def _not_negative(text: str) -> int:
-    return _whole_number(text, 0)
-
-
-def _whole_number(text: str, smallest: int) -> int:
-    if not text.isdecimal() or int(text) < smallest:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {smallest}")
-    return int(text)

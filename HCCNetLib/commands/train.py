@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from HCCNetLib.commands import evaluate as evaluation
-from HCCNetLib.commands.finetune import finetune
+from HCCNetLib.commands.finetune import finetune, make_phantom
 from HCCNetLib.commands.progress import Progress
 from HCCNetLib.records import Refusal
-from HCCNetLib.synthetic.acquisition import AcquisitionModel
-from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
-from HCCNetLib.synthetic.phantom import PhantomModel
 from HCCNetLib.training.recipe import Recipe, TestCohort, read_recipe
 
 HELP = "train, calibrate, bundle and judge by a recipe"
@@ -64,14 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _make_test_cohort(recipe: Recipe, test: TestCohort) -> None:
-    if not test.phantom_patients:
-        return
-    training = recipe.finetune
-    model = PhantomModel(channels=training.channels, acquisition=AcquisitionModel(spacing=training.phantom_spacing))
-    plan = CohortPlan(test.phantom_patients, test.phantom_seed, model)
+    """As the training's phantom is made, with another number of patients and another seed."""
+    changes: dict[str, Any] = {
+        "cohort": test.cohort,
+        "phantom_patients": test.phantom_patients,
+        "phantom_seed": test.phantom_seed,
+    }
     progress = Progress("test cohort")
     try:
-        synthesize(Path(test.cohort), plan, processes=training.processes or os.cpu_count() or 1, progress=progress)
+        make_phantom(replace(recipe.finetune, **changes), progress)
     finally:
         progress.close()
 

@@ -45,6 +45,11 @@ class Task(Protocol):
         """Everything that is trained."""
         ...
 
+    @property
+    def scalars(self) -> Sequence[str]:
+        """What ``losses`` logs; the same in every process, one without an item included."""
+        ...
+
     def load(self, step: int, workers: Workers) -> Sequence[Any]:
         """This process's part of a step's batch, one item per forward pass; runs in a thread of its own."""
         ...
@@ -106,7 +111,7 @@ class Loop:
     def __init__(self, task: Task, groups: list[dict[str, Any]], settings: LoopSettings, workers: Workers) -> None:
         self.task, self.settings, self.workers = task, settings, workers
         task.model.to(workers.device)
-        # What is left of large negative features behind a GELU is denormal, and a CPU takes twice the time for that.
+        # What is left of large negative features behind a GELU can be denormal, which some CPUs are slow with.
         torch.set_flush_denormal(True)
         optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate[0])
         self.state = TrainingState(task.model, optimiser, _start_average(task.model, settings.average))
@@ -166,7 +171,7 @@ class Loop:
                 losses.total.backward()
             for name, value in losses.logged.items():
                 sums[name] = sums.get(name, 0.0) + value
-        names = sorted(self.task_scalars(sums))
+        names = sorted(self.task.scalars)
         totals = dict(zip(names, self.workers.sum(sums.get(name, 0.0) for name in names), strict=True))
         self.workers.sum_gradients(self.task.model)
         norm = self._clip()
@@ -176,10 +181,6 @@ class Loop:
         state.step += 1
         self._update_average()
         return {**totals, "gradient_norm": norm, "learning_rate": rate}
-
-    def task_scalars(self, sums: Mapping[str, float]) -> Sequence[str]:
-        """Names that every process logs; one without an item has none of its own."""
-        return getattr(self.task, "scalars", tuple(sums))
 
     def _set_schedules(self) -> float:
         rate, decay = self._rates[self.state.step], self._decays[self.state.step]
