@@ -1,5 +1,30 @@
-"""What a prediction rests on: saliency over voxels. (Attention over exams comes with the prediction itself.)"""
+"""What a prediction rests on: attention over exams, saliency over voxels, and what changed from exam to exam."""
 
-from HCCNetLib.explanation.class_activation import DESCRIPTION, METHOD, ClassActivation, cell_affine
+from HCCNetLib.explanation.attention import GradientAttention
+from HCCNetLib.explanation.change import Change, ChangeEvidence
+from HCCNetLib.explanation.class_activation import ClassActivation
+from HCCNetLib.explanation.evidence import ALL, EnsembleEvidence, Evidence, ExamMaps, Peak, cell_affine, exam_maps
+from HCCNetLib.explanation.explainer import Explainer
+from HCCNetLib.explanation.integrated_gradients import IntegratedGradients
+from HCCNetLib.explanation.methods import DEFAULT_METHOD, METHODS, make_explainer
+from HCCNetLib.explanation.occlusion import Occlusion
 
-__all__ = ["DESCRIPTION", "METHOD", "ClassActivation", "cell_affine"]
+__all__ = [
+    "ALL",
+    "DEFAULT_METHOD",
+    "METHODS",
+    "Change",
+    "ChangeEvidence",
+    "ClassActivation",
+    "EnsembleEvidence",
+    "Evidence",
+    "ExamMaps",
+    "Explainer",
+    "GradientAttention",
+    "IntegratedGradients",
+    "Occlusion",
+    "Peak",
+    "cell_affine",
+    "exam_maps",
+    "make_explainer",
+]

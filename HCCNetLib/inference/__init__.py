@@ -2,18 +2,17 @@
 
 from HCCNetLib.inference.prediction import NOTICE, ExamResult, Prediction, prediction_schema
 from HCCNetLib.inference.predictor import (
-    MAP_STAGE,
     EncodedSequence,
     MemberObserver,
     Predictor,
     Progress,
+    Reading,
     Stopwatch,
     choose_device,
     software_versions,
 )
 
 __all__ = [
-    "MAP_STAGE",
     "NOTICE",
     "EncodedSequence",
     "ExamResult",
@@ -21,6 +20,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Progress",
+    "Reading",
     "Stopwatch",
     "choose_device",
     "prediction_schema",

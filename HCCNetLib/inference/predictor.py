@@ -20,15 +20,12 @@ from torch import Tensor
 from HCCNetLib.bundles import Bundle, Calibration
 from HCCNetLib.inference.attention import attention_rollout
 from HCCNetLib.inference.prediction import ExamResult, Prediction
-from HCCNetLib.models import HCCNet
+from HCCNetLib.models import STAGES, HCCNet
 from HCCNetLib.preprocessing import PreparedExam, prepare_exam
 from HCCNetLib.readers import check_images, require_channels
 from HCCNetLib.records import Patient, Problem, Refusal, months_between
 from HCCNetLib.version import __version__
 
-# The feature map that maps are made of: the third stage, 6³ cells of 18 mm for 72³ voxels. The last one's cells of
-# 36 mm are too coarse.
-MAP_STAGE = 2
 # Ensembles up to this size stay in memory between patients.
 _KEEP_PARAMETERS = 250_000_000
 
@@ -36,20 +33,49 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What the transformer reads when it is asked about one landmark.
+
+    Args:
+        exams: indices into the patient's exams; the last one is the landmark.
+        times: (len(exams),) in the bundle's unit, 0 for the landmark.
+    """
+
+    exams: tuple[int, ...]
+    times: Tensor
+
+    def logit(self, model: HCCNet, embeddings: Tensor) -> Tensor:
+        """The output for embeddings (B, S, D) of all exams, of which these are read: (B,)."""
+        count = len(embeddings)
+        lengths = torch.tensor([len(self.exams)] * count, device=embeddings.device)
+        logits: Tensor = model.classify(embeddings[:, list(self.exams)], self.times.expand(count, -1), lengths)[0]
+        return logits
+
+
+@dataclass(frozen=True)
 class EncodedSequence:
     """One member's reading of a patient.
 
     Args:
-        feature_maps: (S, C, x, y, z) after stage ``MAP_STAGE``.
+        images: (S, C, X, Y, Z) as prepared.
+        field: (S, X, Y, Z), True where an exam was read; the rest is padding.
+        stage_maps: the feature map after each of the four stages, (S, C', x, y, z).
         embeddings: (S, D).
-        times: in the bundle's unit, 0 for the landmark, of the exams that the transformer reads.
-        read: which exams these are: all, unless the bundle was trained to read fewer.
+        as_of: per exam, what is read with it as landmark; the last one is the prediction's.
+        voxel_mm: edge of a voxel of ``images``.
     """
 
-    feature_maps: Tensor
+    images: Tensor
+    field: Tensor
+    stage_maps: tuple[Tensor, ...]
     embeddings: Tensor
-    times: Tensor
-    read: tuple[int, ...]
+    as_of: tuple[Reading, ...]
+    voxel_mm: float
+
+    @property
+    def reading(self) -> Reading:
+        """What the prediction rests on: all exams, unless the bundle was trained to read fewer."""
+        return self.as_of[-1]
 
 
 class MemberObserver(Protocol):
@@ -105,6 +131,12 @@ class _Questions:
         )
         times = tuple(description.times_of([dates[i] for i in row]) for row in members)
         return cls(members, times)
+
+    def as_of(self, device: torch.device) -> tuple[Reading, ...]:
+        """What is read with each exam as landmark, oldest first."""
+        count = (len(self.members) + 1) // 2  # 1 + (n - 1) + (n - 1) rows
+        rows = [*range(count, len(self.members)), 0]
+        return tuple(Reading(self.members[row], torch.tensor(self.times[row], device=device)) for row in rows)
 
     def batch(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Padded embeddings (B, S, D), times (B, S), lengths (B,)."""
@@ -170,6 +202,8 @@ class Predictor:
         watch = Stopwatch()
         questions = _Questions.about(patient, self.bundle)
         images = torch.from_numpy(np.stack([p.data for p in prepared])).to(self.device)
+        field = torch.from_numpy(np.stack([p.window.read_mask for p in prepared])).to(self.device)
+        voxel_mm = self.bundle.description.preprocessing.spacing_mm
         count = len(self.bundle.description.members)
         probabilities, attentions = [], []
         try:
@@ -178,7 +212,7 @@ class Predictor:
                 with watch.measure("load"):
                     model = self._member(index)
                 with watch.measure("encode"):
-                    sequence = _encode(model, images, questions)
+                    sequence = _encode(model, images, field, questions, voxel_mm)
                 with watch.measure("classify"):
                     logits, attention = model.classify(*questions.batch(sequence.embeddings))
                     probabilities.append(logits.double().sigmoid().cpu().numpy())
@@ -307,19 +341,25 @@ def _same_images(prepared: Sequence[PreparedExam], channels: Sequence[str]) -> l
     return problems
 
 
-def _encode(model: HCCNet, images: Tensor, questions: _Questions) -> EncodedSequence:
+def _encode(model: HCCNet, images: Tensor, field: Tensor, questions: _Questions, voxel_mm: float) -> EncodedSequence:
     """Encodes exams (S, C, X, Y, Z) one by one: memory does not grow with the series."""
-    maps = torch.cat([model.backbone.forward_stages(image[None], stop=MAP_STAGE + 1) for image in images])
-    embeddings = model.backbone.pool(model.backbone.forward_stages(maps, start=MAP_STAGE + 1))
-    times = torch.tensor(questions.times[0], device=images.device)
-    return EncodedSequence(maps, embeddings, times, questions.members[0])
+    maps: list[list[Tensor]] = [[] for _ in range(STAGES)]
+    for image in images:
+        features = image[None]
+        for stage in range(STAGES):
+            features = model.backbone.forward_stages(features, stage, stage + 1)
+            maps[stage].append(features)
+    stage_maps = tuple(torch.cat(of_stage) for of_stage in maps)
+    embeddings = model.backbone.pool(stage_maps[-1])
+    return EncodedSequence(images, field, stage_maps, embeddings, questions.as_of(images.device), voxel_mm)
 
 
 def _over_all_exams(attention: Tensor, sequence: EncodedSequence) -> NDArray[np.float64]:
     """The attention (layers, heads, tokens, tokens) of row 0 as a share per exam (S,), 0 for one that is not read."""
     shares = np.zeros(len(sequence.embeddings))
-    tokens = 1 + len(sequence.read)  # another question's sequence may be longer
-    shares[list(sequence.read)] = attention_rollout(attention[..., :tokens, :tokens]).double().cpu().numpy()
+    read = sequence.reading.exams
+    tokens = 1 + len(read)  # another question's sequence may be longer
+    shares[list(read)] = attention_rollout(attention[..., :tokens, :tokens]).double().cpu().numpy()
     return shares
 
 

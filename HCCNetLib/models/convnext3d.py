@@ -46,6 +46,21 @@ def stage_stride(stage: int) -> int:
     return STEM_STRIDE * 2**stage
 
 
+def stage_macs(in_channels: int, variant: Variant) -> tuple[float, ...]:
+    """Multiply-adds of each stage for one voxel of the input: what a pass through it costs, up to a common factor.
+
+    Norms, activations and residuals are left out. Twice the sum times 72³ is the published number of operations.
+    """
+    costs = []
+    before = in_channels
+    for stage, (depth, dim) in enumerate(zip(variant.depths, variant.dims, strict=True)):
+        kernel = STEM_STRIDE**3 if stage == 0 else 2**3
+        block = 27 * dim + 2 * dim * 4 * dim
+        costs.append((before * kernel * dim + depth * block) / stage_stride(stage) ** 3)
+        before = dim
+    return tuple(costs)
+
+
 class GlobalResponseNorm(nn.Module):
     """Global response normalisation over (N, X, Y, Z, C) (arXiv 2301.00808, section 3.2)."""
 

@@ -128,16 +128,25 @@ class HCCNet(nn.Module):
         Returns:
             Logits (B,) and attention (B, layers, heads, 1+S, 1+S), token 0 being CLS.
         """
+        tokens, is_padding = self.tokens_of(embeddings, times, lengths)
+        tokens, attention = self.encoder(tokens, is_padding)
+        return self.decide(tokens), attention
+
+    def tokens_of(self, embeddings: Tensor, times: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder reads: CLS and the dated exams (B, 1+S, D), and which of them are padding (B, 1+S)."""
         B, S, D = embeddings.shape
         is_padding = torch.arange(S, device=embeddings.device) >= lengths[:, None]
         exams = embeddings.masked_fill(is_padding[..., None], 0)  # a NaN in padding would survive the attention's 0
         tokens = torch.cat([self.cls_token.expand(B, 1, D), exams], dim=1)
         times = torch.cat([times.new_zeros(B, 1), times.masked_fill(is_padding, 0)], dim=1)
         is_padding = torch.cat([is_padding.new_zeros(B, 1), is_padding], dim=1)
-        tokens = self.dropout(tokens + time_encoding(times, D).to(tokens.dtype))
-        tokens, attention = self.encoder(tokens, is_padding)
+        return self.dropout(tokens + time_encoding(times, D).to(tokens.dtype)), is_padding
+
+    def decide(self, tokens: Tensor) -> Tensor:
+        """The encoder's output (B, 1+S, D) → logits (B,), from CLS alone."""
         pooled = torch.tanh(self.pooler(tokens[:, 0]))
-        return self.head(self.head_norm(pooled)).squeeze(-1), attention
+        logits: Tensor = self.head(self.head_norm(pooled)).squeeze(-1)
+        return logits
 
     def forward(self, images: Tensor, times: Tensor, lengths: Tensor) -> Tensor:
         """Images (B, S, C, X, Y, Z), times (B, S), lengths (B,) → logits (B,); only real exams are encoded."""

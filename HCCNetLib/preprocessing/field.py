@@ -73,6 +73,13 @@ class Window:
         return Grid((x, y, z), self.grid.affine @ translation([float(s.start) for s in self.read]))
 
     @property
+    def read_mask(self) -> NDArray[np.bool_]:
+        """(X, Y, Z) of ``grid``: True where something was read."""
+        mask = np.zeros(self.grid.shape, dtype=bool)
+        mask[self.read] = True
+        return mask
+
+    @property
     def filled_fraction(self) -> float:
         """The part of the network's cube that is read from the images, 0–1; the rest is padding."""
         return float(np.prod([s.stop - s.start for s in self.read]) / np.prod(self.grid.shape))

@@ -30,6 +30,13 @@ def map_to_exam(values: NDArray[np.float32], affine: Affine, prepared: PreparedE
     return result
 
 
+def peak_voxel(values: NDArray[np.float32]) -> tuple[int, int, int]:
+    """The voxel of the greatest value; of several that share it, the one nearest to their middle."""
+    peaks = np.argwhere(values == values.max())
+    i, j, k = peaks[np.argmin(((peaks - peaks.mean(axis=0)) ** 2).sum(axis=1))]
+    return int(i), int(j), int(k)
+
+
 def _in_field(grid: Grid, prepared: PreparedExam) -> NDArray[np.bool_]:
     """Which voxel centres of a grid lie in the field that was read."""
     index = np.argwhere(np.ones(grid.shape, dtype=bool)).astype(np.float64)
