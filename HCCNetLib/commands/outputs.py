@@ -20,12 +20,14 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from HCCNetLib.explanation import ALL, PatientMaps
 from HCCNetLib.inference import Prediction
 from HCCNetLib.preprocessing import PreparedExam
 from HCCNetLib.records import Affine, Patient, Refusal
-from HCCNetLib.reporting import ExamPicture, render_evaluation, write_report
+from HCCNetLib.reporting import ExamPicture, exam_table, render_evaluation, write_report
 
 PREDICTION_FILE, REPORT_FILE, SUMMARY_FILE = "prediction.json", "report.html", "summary.json"
+EXAMS_FILE, PATIENTS_FILE = "exams.csv", "patients.csv"
 EVALUATION_FILES = ("evaluation.json", "predictions.csv", "evaluation.html")
 _ASIDE = ".hccnet-"
 _LONGEST_NAME = 150  # bytes; file systems take 255, and a suffix joins
@@ -72,8 +74,9 @@ def write_prediction(
     patient: Patient,
     prepared: Sequence[PreparedExam],
     prediction: Prediction,
-    maps: Sequence[NDArray[np.float32]] | None,
+    maps: PatientMaps | None,
     channels: Sequence[str],
+    tables: bool = False,
 ) -> tuple[Prediction, Path]:
     """Writes ``OUT/<patient>/`` with prediction.json, saliency NIfTI and report.html; replaces an earlier result.
 
@@ -81,9 +84,10 @@ def write_prediction(
         out: the folder of all results.
         patient: with the exams' own images, for the pictures.
         prepared: the same exams.
-        prediction: its exams' ``saliency`` is filled in here.
-        maps: one per exam, on the exam's own grid, or None.
+        prediction: the paths of its exams' maps are filled in here.
+        maps: of all exams, or None.
         channels: the bundle's; the report shows the last one that lies on the maps' grid.
+        tables: whether to write exams.csv besides.
 
     Returns:
         The prediction as written, and the patient's folder.
@@ -94,10 +98,12 @@ def write_prediction(
     final = out / folder_name(patient.patient_id)
     with _written_aside(out, final) as aside:
         if maps is not None:
-            prediction = _write_maps(aside, patient, prepared, prediction, maps)
+            prediction = _write_maps(aside, prepared, prediction, maps)
         result = prediction.to_dict()
         write_json(aside / PREDICTION_FILE, result)
         write_report(aside / REPORT_FILE, result, _pictures(patient, prepared, maps, channels))
+        if tables:
+            write_table(aside / EXAMS_FILE, exam_table(result))
     return prediction, final
 
 
@@ -142,21 +148,37 @@ def write_json(path: Path, content: Any) -> None:
         raise unwritable(path.parent, error) from error
 
 
+def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Writes a CSV file aside and renames it into place."""
+    aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
+    try:
+        aside.write_bytes(_as_csv(rows))
+        aside.replace(path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _as_csv(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "xmlcharrefreplace")
+
+
 def write_evaluation(out: Path, content: Mapping[str, Any], table: Sequence[Sequence[str]]) -> None:
     """Writes evaluation.json, predictions.csv and evaluation.html: all three aside, then each into its place.
 
     Raises:
         Refusal: no permission, or disk full; then nothing has changed.
     """
-    rows = io.StringIO()
-    csv.writer(rows, lineterminator="\n").writerows(table)
     page = render_evaluation(content)
     aside = out / f"{_ASIDE}{secrets.token_hex(6)}"
     try:
         aside.mkdir(parents=True)
         write_json(aside / EVALUATION_FILES[0], content)
-        for name, text in zip(EVALUATION_FILES[1:], (rows.getvalue(), page), strict=True):
-            (aside / name).write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
+        (aside / EVALUATION_FILES[1]).write_bytes(_as_csv(table))
+        (aside / EVALUATION_FILES[2]).write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
         for name in EVALUATION_FILES:
             (aside / name).replace(out / name)
     except OSError as error:
@@ -166,19 +188,32 @@ def write_evaluation(out: Path, content: Mapping[str, Any], table: Sequence[Sequ
 
 
 def _write_maps(
-    folder: Path,
-    patient: Patient,
-    prepared: Sequence[PreparedExam],
-    prediction: Prediction,
-    maps: Sequence[NDArray[np.float32]],
+    folder: Path, prepared: Sequence[PreparedExam], prediction: Prediction, maps: PatientMaps
 ) -> Prediction:
-    (folder / "saliency").mkdir()
+    """Every map as NIfTI, and the prediction with their paths."""
     exams = []
-    for exam, ready, values in zip(prediction.exams, prepared, maps, strict=True):
-        name = f"saliency/{folder_name(exam.exam_id)}.nii.gz"
-        save_map(folder / name, values, ready.source_grid.affine, prediction.bundle["demonstration"])
-        exams.append(replace(exam, saliency={"all": name}))
+    demonstration = prediction.bundle["demonstration"]
+    for exam, ready, of_exam, (more, less) in zip(prediction.exams, prepared, maps.exams, maps.changes, strict=True):
+        file, affine = f"{folder_name(exam.exam_id)}.nii.gz", ready.source_grid.affine
+
+        def save(place: str, values: NDArray[np.float32], file: str = file, affine: Affine = affine) -> str:
+            name = f"{place}/{file}"
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            save_map(folder / name, values, affine, demonstration)
+            return name
+
+        towards = {name: save(_place("saliency", name), values) for name, values in of_exam.towards.items()}
+        against = {name: save(_place("saliency/against", name), values) for name, values in of_exam.against.items()}
+        change = None
+        if exam is not prediction.exams[0]:
+            change = {"more": save("saliency/more", more), "less": save("saliency/less", less)}
+        exams.append(replace(exam, saliency=towards, saliency_against=against, saliency_change=change))
     return replace(prediction, exams=tuple(exams))
+
+
+def _place(folder: str, name: str) -> str:
+    """Maps of single channels have folders of their own."""
+    return folder if name == ALL else f"{folder}/{folder_name(name)}"
 
 
 def save_map(path: Path, values: NDArray[np.float32], affine: Affine, demonstration: bool) -> None:
@@ -192,24 +227,28 @@ def save_map(path: Path, values: NDArray[np.float32], affine: Affine, demonstrat
 
 
 def _pictures(
-    patient: Patient,
-    prepared: Sequence[PreparedExam],
-    maps: Sequence[NDArray[np.float32]] | None,
-    channels: Sequence[str],
+    patient: Patient, prepared: Sequence[PreparedExam], maps: PatientMaps | None, channels: Sequence[str]
 ) -> list[ExamPicture]:
+    """A picture per exam, and one of what changed since the last exam."""
     pictures = []
     for index, (exam, ready) in enumerate(zip(patient.exams, prepared, strict=True)):
         present = [channel for channel in reversed(channels) if channel in exam.images]
         # Maps lie on the first channel's grid, and so does that channel at least.
         shown = next(channel for channel in present if exam.images[channel].grid.matches(ready.source_grid))
-        pictures.append(
-            ExamPicture(
-                exam_id=exam.exam_id,
-                channel=shown,
-                image=exam.images[shown].read(),
-                saliency=None if maps is None else maps[index],
-                affine=ready.source_grid.affine,
-                field_corners=ready.window.read_corners,
-            )
+        plain = ExamPicture(
+            exam_id=exam.exam_id,
+            channel=shown,
+            image=exam.images[shown].read(),
+            saliency=None,
+            affine=ready.source_grid.affine,
+            field_corners=ready.window.read_corners,
         )
+        if maps is None:
+            pictures.append(plain)
+            continue
+        of_exam = maps.exams[index]
+        pictures.append(replace(plain, saliency=of_exam.towards[ALL], against=of_exam.against[ALL]))
+        if index and exam is patient.landmark:
+            more, less = maps.changes[index]
+            pictures.append(replace(plain, saliency=more, against=less, kind="change"))
     return pictures
