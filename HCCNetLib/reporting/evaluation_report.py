@@ -18,7 +18,7 @@ _STYLE = """
 .panels h3 { margin: 4px 0 } .whisker { stroke: var(--blue); stroke-width: 1.6; fill: none }
 rect.both { fill: #6c8fb3 } rect.positive { fill: var(--orange) } rect.negative { fill: var(--blue) }
 td small, td b, .range { white-space: nowrap } td small { color: var(--soft) }
-.wide { overflow-x: auto } .provenance th { padding-right: 20px }
+.provenance th { padding-right: 20px }
 @media screen and (max-width: 760px) { .panels { grid-template-columns: 1fr } }
 @media print { .panels { gap: 8px 20px } .chart { font-size: 14px } section { break-inside: auto } }
 """
