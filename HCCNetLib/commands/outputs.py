@@ -20,13 +20,16 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from HCCNetLib.explanation.check import CHECK_FILE
 from HCCNetLib.inference import Prediction
 from HCCNetLib.preprocessing import PreparedExam
 from HCCNetLib.records import Affine, Patient, Refusal
 from HCCNetLib.reporting import ExamPicture, render_evaluation, write_report
+from HCCNetLib.reporting.check_report import render_check
 
 PREDICTION_FILE, REPORT_FILE, SUMMARY_FILE = "prediction.json", "report.html", "summary.json"
 EVALUATION_FILES = ("evaluation.json", "predictions.csv", "evaluation.html")
+CHECK_FILES = (CHECK_FILE, "explain_check.csv", "explain_check.html")
 _ASIDE = ".hccnet-"
 _LONGEST_NAME = 150  # bytes; file systems take 255, and a suffix joins
 
@@ -135,7 +138,7 @@ def write_json(path: Path, content: Any) -> None:
     """Writes JSON aside and renames it into place."""
     aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
     try:
-        aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        aside.write_text(_json_text(content), encoding="utf-8")
         aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)
@@ -148,21 +151,8 @@ def write_evaluation(out: Path, content: Mapping[str, Any], table: Sequence[Sequ
     Raises:
         Refusal: no permission, or disk full; then nothing has changed.
     """
-    rows = io.StringIO()
-    csv.writer(rows, lineterminator="\n").writerows(table)
-    page = render_evaluation(content)
-    aside = out / f"{_ASIDE}{secrets.token_hex(6)}"
-    try:
-        aside.mkdir(parents=True)
-        write_json(aside / EVALUATION_FILES[0], content)
-        for name, text in zip(EVALUATION_FILES[1:], (rows.getvalue(), page), strict=True):
-            (aside / name).write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
-        for name in EVALUATION_FILES:
-            (aside / name).replace(out / name)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    texts = (_json_text(content), _csv_text(table), render_evaluation(content))
+    write_together(out, dict(zip(EVALUATION_FILES, texts, strict=True)))
 
 
 def _write_maps(
@@ -213,3 +203,39 @@ def _pictures(
             )
         )
     return pictures
+
+
+def write_check(out: Path, content: Mapping[str, Any], table: Sequence[Sequence[str]]) -> None:
+    """Writes explain_check.json, explain_check.csv and explain_check.html: all three aside, then each into its place.
+
+    Raises:
+        Refusal: no permission, or disk full; then nothing has changed.
+    """
+    texts = (_json_text(content), _csv_text(table), render_check(content))
+    write_together(out, dict(zip(CHECK_FILES, texts, strict=True)))
+
+
+def write_together(out: Path, texts: Mapping[str, str]) -> None:
+    """Writes several files of one folder: all aside, then each into its place; raises Refusal where that can't be done."""
+    aside = out / f"{_ASIDE}{secrets.token_hex(6)}"
+    try:
+        aside.mkdir(parents=True)
+        for name, text in texts.items():
+            # A name that came from a file system may hold what UTF-8 can't.
+            (aside / name).write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
+        for name in texts:
+            (aside / name).replace(out / name)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _json_text(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _csv_text(table: Sequence[Sequence[str]]) -> str:
+    rows = io.StringIO()
+    csv.writer(rows, lineterminator="\n").writerows(table)
+    return rows.getvalue()
