@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from HCCNetLib.commands.progress import Progress
-from HCCNetLib.evaluation.faithfulness import Burden, Curves, MapFigures, mean_of
+from HCCNetLib.evaluation.faithfulness import Burden, Curves, MapFigures, known, mean_of
 from HCCNetLib.explanation import METHODS, exam_maps, make_explainer
 from HCCNetLib.explanation.faithfulness import (
     WITHIN_MM,
@@ -168,7 +168,7 @@ class Check:
             subject.place = LesionPlace.find(truth.lesion, truth.liver, prepared[-1])
         explained = explain(self.predictor, patient, prepared, self.methods, time_encoding=True)
         for key, evidence in explained.evidence.items():
-            row = MapFigures(patient.patient_id, key, landmark.exam_id, subject.label, *burden[-1:])
+            row = MapFigures(patient.patient_id, key, landmark.exam_id, subject.label, burden[-1] if burden else None)
             row.agreement = evidence.agreement
             # One scale for the patient, as in a report; channels are summed.
             maps = exam_maps(replace(evidence, cells=evidence.total[:, None]), prepared)[-1]
@@ -256,7 +256,7 @@ def _hit(cells: LandmarkCells, place: LesionPlace) -> float:
 def _burden(explained: Explained, lesion_ml: Sequence[float]) -> Burden:
     gradient = explained.gradient_attention
     attention: dict[str, Sequence[float] | None] = {
-        ROLLOUT: [exam.attention for exam in explained.prediction.exams],
+        ROLLOUT: known([exam.attention for exam in explained.prediction.exams]),
         GRADIENT: None if gradient is None else gradient.tolist(),
     }
     correlation = {name: None if shares is None else spearman(shares, lesion_ml) for name, shares in attention.items()}

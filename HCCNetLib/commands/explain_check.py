@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -32,6 +32,7 @@ from HCCNetLib.inference import NOTICE, Predictor, software_versions
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.readers import name_as_given, read_input
 from HCCNetLib.records import Cohort, Refusal
+from HCCNetLib.reporting.tables import text_cell
 from HCCNetLib.synthetic.truth import Truth, find_truth
 
 HELP = "test whether the maps of a bundle can be believed: lesions found, randomised networks, deletion, noise"
@@ -301,7 +302,7 @@ def _cell(value: object) -> str:
         return str(int(value))
     if isinstance(value, tuple):
         return " ".join(map(repr, value))
-    return repr(value) if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) else text_cell(value)
 
 
 def _print(content: Mapping[str, Any], arguments: argparse.Namespace, beside_bundle: Path | None) -> None:

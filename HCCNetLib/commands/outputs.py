@@ -20,14 +20,16 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from HCCNetLib.explanation import ALL, PatientMaps
 from HCCNetLib.explanation.check import CHECK_FILE
 from HCCNetLib.inference import Prediction
 from HCCNetLib.preprocessing import PreparedExam
 from HCCNetLib.records import Affine, Patient, Refusal
-from HCCNetLib.reporting import ExamPicture, render_evaluation, write_report
+from HCCNetLib.reporting import ExamPicture, exam_table, render_evaluation, write_report
 from HCCNetLib.reporting.check_report import render_check
 
 PREDICTION_FILE, REPORT_FILE, SUMMARY_FILE = "prediction.json", "report.html", "summary.json"
+EXAMS_FILE, PATIENTS_FILE = "exams.csv", "patients.csv"
 EVALUATION_FILES = ("evaluation.json", "predictions.csv", "evaluation.html")
 CHECK_FILES = (CHECK_FILE, "explain_check.csv", "explain_check.html")
 _ASIDE = ".hccnet-"
@@ -75,8 +77,9 @@ def write_prediction(
     patient: Patient,
     prepared: Sequence[PreparedExam],
     prediction: Prediction,
-    maps: Sequence[NDArray[np.float32]] | None,
+    maps: PatientMaps | None,
     channels: Sequence[str],
+    tables: bool = False,
 ) -> tuple[Prediction, Path]:
     """Writes ``OUT/<patient>/`` with prediction.json, saliency NIfTI and report.html; replaces an earlier result.
 
@@ -84,9 +87,10 @@ def write_prediction(
         out: the folder of all results.
         patient: with the exams' own images, for the pictures.
         prepared: the same exams.
-        prediction: its exams' ``saliency`` is filled in here.
-        maps: one per exam, on the exam's own grid, or None.
+        prediction: the paths of its exams' maps are filled in here.
+        maps: of all exams, or None.
         channels: the bundle's; the report shows the last one that lies on the maps' grid.
+        tables: whether to write exams.csv besides.
 
     Returns:
         The prediction as written, and the patient's folder.
@@ -97,10 +101,12 @@ def write_prediction(
     final = out / folder_name(patient.patient_id)
     with _written_aside(out, final) as aside:
         if maps is not None:
-            prediction = _write_maps(aside, patient, prepared, prediction, maps)
+            prediction = _write_maps(aside, prepared, prediction, maps)
         result = prediction.to_dict()
         write_json(aside / PREDICTION_FILE, result)
         write_report(aside / REPORT_FILE, result, _pictures(patient, prepared, maps, channels))
+        if tables:
+            write_table(aside / EXAMS_FILE, exam_table(result))
     return prediction, final
 
 
@@ -138,11 +144,29 @@ def write_json(path: Path, content: Any) -> None:
     """Writes JSON aside and renames it into place."""
     aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
     try:
-        aside.write_text(_json_text(content), encoding="utf-8")
+        aside.write_bytes(_as_json(content))
         aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise unwritable(path.parent, error) from error
+
+
+def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Writes a CSV file aside and renames it into place."""
+    aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
+    try:
+        aside.write_bytes(_as_csv(rows))
+        aside.replace(path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _as_csv(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "xmlcharrefreplace")
 
 
 def write_evaluation(out: Path, content: Mapping[str, Any], table: Sequence[Sequence[str]]) -> None:
@@ -151,24 +175,37 @@ def write_evaluation(out: Path, content: Mapping[str, Any], table: Sequence[Sequ
     Raises:
         Refusal: no permission, or disk full; then nothing has changed.
     """
-    texts = (_json_text(content), _csv_text(table), render_evaluation(content))
-    write_together(out, dict(zip(EVALUATION_FILES, texts, strict=True)))
+    page = render_evaluation(content).encode("utf-8", "xmlcharrefreplace")
+    write_together(out, EVALUATION_FILES, (_as_json(content), _as_csv(table), page))
 
 
 def _write_maps(
-    folder: Path,
-    patient: Patient,
-    prepared: Sequence[PreparedExam],
-    prediction: Prediction,
-    maps: Sequence[NDArray[np.float32]],
+    folder: Path, prepared: Sequence[PreparedExam], prediction: Prediction, maps: PatientMaps
 ) -> Prediction:
-    (folder / "saliency").mkdir()
+    """Every map as NIfTI, and the prediction with their paths."""
     exams = []
-    for exam, ready, values in zip(prediction.exams, prepared, maps, strict=True):
-        name = f"saliency/{folder_name(exam.exam_id)}.nii.gz"
-        save_map(folder / name, values, ready.source_grid.affine, prediction.bundle["demonstration"])
-        exams.append(replace(exam, saliency={"all": name}))
+    demonstration = prediction.bundle["demonstration"]
+    for exam, ready, of_exam, (more, less) in zip(prediction.exams, prepared, maps.exams, maps.changes, strict=True):
+        file, affine = f"{folder_name(exam.exam_id)}.nii.gz", ready.source_grid.affine
+
+        def save(place: str, values: NDArray[np.float32], file: str = file, affine: Affine = affine) -> str:
+            name = f"{place}/{file}"
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            save_map(folder / name, values, affine, demonstration)
+            return name
+
+        towards = {name: save(_place("saliency", name), values) for name, values in of_exam.towards.items()}
+        against = {name: save(_place("saliency/against", name), values) for name, values in of_exam.against.items()}
+        change = None
+        if exam is not prediction.exams[0]:
+            change = {"more": save("saliency/more", more), "less": save("saliency/less", less)}
+        exams.append(replace(exam, saliency=towards, saliency_against=against, saliency_change=change))
     return replace(prediction, exams=tuple(exams))
+
+
+def _place(folder: str, name: str) -> str:
+    """Maps of single channels have folders of their own."""
+    return folder if name == ALL else f"{folder}/{folder_name(name)}"
 
 
 def save_map(path: Path, values: NDArray[np.float32], affine: Affine, demonstration: bool) -> None:
@@ -182,26 +219,30 @@ def save_map(path: Path, values: NDArray[np.float32], affine: Affine, demonstrat
 
 
 def _pictures(
-    patient: Patient,
-    prepared: Sequence[PreparedExam],
-    maps: Sequence[NDArray[np.float32]] | None,
-    channels: Sequence[str],
+    patient: Patient, prepared: Sequence[PreparedExam], maps: PatientMaps | None, channels: Sequence[str]
 ) -> list[ExamPicture]:
+    """A picture per exam, and one of what changed since the last exam."""
     pictures = []
     for index, (exam, ready) in enumerate(zip(patient.exams, prepared, strict=True)):
         present = [channel for channel in reversed(channels) if channel in exam.images]
         # Maps lie on the first channel's grid, and so does that channel at least.
         shown = next(channel for channel in present if exam.images[channel].grid.matches(ready.source_grid))
-        pictures.append(
-            ExamPicture(
-                exam_id=exam.exam_id,
-                channel=shown,
-                image=exam.images[shown].read(),
-                saliency=None if maps is None else maps[index],
-                affine=ready.source_grid.affine,
-                field_corners=ready.window.read_corners,
-            )
+        plain = ExamPicture(
+            exam_id=exam.exam_id,
+            channel=shown,
+            image=exam.images[shown].read(),
+            saliency=None,
+            affine=ready.source_grid.affine,
+            field_corners=ready.window.read_corners,
         )
+        if maps is None:
+            pictures.append(plain)
+            continue
+        of_exam = maps.exams[index]
+        pictures.append(replace(plain, saliency=of_exam.towards[ALL], against=of_exam.against[ALL]))
+        if index and exam is patient.landmark:
+            more, less = maps.changes[index]
+            pictures.append(replace(plain, saliency=more, against=less, kind="change"))
     return pictures
 
 
@@ -211,19 +252,18 @@ def write_check(out: Path, content: Mapping[str, Any], table: Sequence[Sequence[
     Raises:
         Refusal: no permission, or disk full; then nothing has changed.
     """
-    texts = (_json_text(content), _csv_text(table), render_check(content))
-    write_together(out, dict(zip(CHECK_FILES, texts, strict=True)))
+    page = render_check(content).encode("utf-8", "xmlcharrefreplace")
+    write_together(out, CHECK_FILES, (_as_json(content), _as_csv(table), page))
 
 
-def write_together(out: Path, texts: Mapping[str, str]) -> None:
-    """Writes several files of one folder: all aside, then each into its place; raises Refusal where that can't be done."""
+def write_together(out: Path, names: Sequence[str], contents: Sequence[bytes]) -> None:
+    """Writes files into one folder: all aside, then each into its place; raises Refusal where that can't be done."""
     aside = out / f"{_ASIDE}{secrets.token_hex(6)}"
     try:
         aside.mkdir(parents=True)
-        for name, text in texts.items():
-            # A name that came from a file system may hold what UTF-8 can't.
-            (aside / name).write_bytes(text.encode("utf-8", "xmlcharrefreplace"))
-        for name in texts:
+        for name, content in zip(names, contents, strict=True):
+            (aside / name).write_bytes(content)
+        for name in names:
             (aside / name).replace(out / name)
     except OSError as error:
         raise unwritable(out, error) from error
@@ -231,11 +271,5 @@ def write_together(out: Path, texts: Mapping[str, str]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _json_text(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _csv_text(table: Sequence[Sequence[str]]) -> str:
-    rows = io.StringIO()
-    csv.writer(rows, lineterminator="\n").writerows(table)
-    return rows.getvalue()
+def _as_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")

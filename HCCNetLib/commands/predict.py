@@ -6,21 +6,30 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from HCCNetLib.bundles import DEMONSTRATION_BUNDLE, Bundle
-from HCCNetLib.commands.outputs import REPORT_FILE, SUMMARY_FILE, set_aside, unwritable, write_json, write_prediction
+from HCCNetLib.commands.outputs import (
+    EXAMS_FILE,
+    PATIENTS_FILE,
+    REPORT_FILE,
+    SUMMARY_FILE,
+    set_aside,
+    unwritable,
+    write_json,
+    write_prediction,
+    write_table,
+)
 from HCCNetLib.commands.progress import Progress
-from HCCNetLib.explanation import DESCRIPTION, METHOD, ClassActivation
+from HCCNetLib.explanation import DEFAULT_METHOD, METHODS, PatientExplanation, make_explainer
+from HCCNetLib.explanation.check import find_check
 from HCCNetLib.inference import NOTICE, Prediction, Predictor, Stopwatch
 from HCCNetLib.readers import ReadingOptions, name_as_given, read_input
-from HCCNetLib.records import Cohort, Patient, Problem, Refusal, names_exam
+from HCCNetLib.records import Cohort, Patient, Refusal, names_exam
+from HCCNetLib.reporting import patient_table
 
 HELP = "predict the risk of one patient or of a cohort"
 # A mistyped path or a share that is not mounted says nothing against an earlier result.
@@ -43,9 +52,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="saliency",
         help="none; attention over exams; saliency: also maps over voxels (default: %(default)s)",
     )
+    parser.add_argument(
+        "--method",
+        choices=tuple(METHODS),
+        help=f"that makes the maps (default: {DEFAULT_METHOD}). Integrated gradients tell channels apart; they and occlusion "
+        "take a hundred times as long",
+    )
+    parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="FILE",
+        help="explain_check.json of this bundle (`hccnet explain-check`), to be quoted in the report (default: the one "
+        "beside the bundle, if any)",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print the predictions as JSON instead of sentences")
+    parser.add_argument(
+        "--csv",
+        action="store_true",
+        help=f"write tables besides: {EXAMS_FILE} per patient and, of a cohort, {PATIENTS_FILE}",
+    )
     add_reading_arguments(parser)
+    parser.set_defaults(wrong_usage=parser.error)
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +93,8 @@ def reading_options(arguments: argparse.Namespace) -> ReadingOptions:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
+    if arguments.explain != "saliency" and (arguments.method or arguments.check):
+        arguments.wrong_usage("--method and --check go with --explain saliency")
     try:
         cohort = read_input(arguments.input, reading_options(arguments))
     except Refusal as refusal:
@@ -72,7 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
             _tell_set_aside(arguments.out, name_as_given(arguments.input))
         raise
     bundle = open_bundle(arguments.bundle)
-    job = Job(Predictor(bundle, arguments.device), arguments.out, arguments.explain)
+    method = arguments.method or DEFAULT_METHOD
+    check = find_check(bundle, method, arguments.check) if arguments.explain == "saliency" else None
+    how = Explaining(arguments.explain, method, check)
+    job = Job(Predictor(bundle, arguments.device), arguments.out, how, arguments.csv)
     check_writable(arguments.out)
     if cohort.form == "patient folder":
         prediction, folder = job.predict(cohort.patients[0], Progress())
@@ -105,12 +138,35 @@ def check_writable(out: Path) -> None:
 
 
 @dataclass(frozen=True)
+class Explaining:
+    """What the user wants explained.
+
+    Args:
+        what: none, attention or saliency.
+        method: that makes the maps, of ``METHODS``.
+        check: what is known of its faithfulness with this bundle, or None.
+    """
+
+    what: str
+    method: str
+    check: Mapping[str, Any] | None
+
+    def begin(self, bundle: Bundle) -> PatientExplanation | None:
+        """What observes one prediction."""
+        if self.what == "none":
+            return None
+        explainer = make_explainer(self.method) if self.what == "saliency" else None
+        return PatientExplanation(bundle.description, explainer, self.check)
+
+
+@dataclass(frozen=True)
 class Job:
     """Predicts, explains and writes one patient after the other."""
 
     predictor: Predictor
     out: Path
-    explain: str
+    explaining: Explaining
+    tables: bool = False
 
     def predict(self, patient: Patient, progress: Progress) -> tuple[Prediction, Path]:
         """Predicts a patient and writes the result; returns it and its folder. A refused patient keeps no result."""
@@ -127,27 +183,21 @@ class Job:
         watch = Stopwatch()
         with watch.measure("read and prepare"):
             prepared = self.predictor.prepare(patient, progress)
-        activation = ClassActivation()
-        observers = [activation] if self.explain == "saliency" else []
+        explanation = self.explaining.begin(self.predictor.bundle)
+        observers = explanation.observers if explanation else []
         prediction = self.predictor.predict_prepared(patient, prepared, observers, progress)
         with watch.measure("map"):
-            maps = activation.maps(prepared) if observers else None
+            if explanation is None:
+                prediction, maps = _without_attention(prediction), None
+            else:
+                prediction, maps = explanation.complete(prediction, prepared)
         prediction = replace(prediction, seconds={**watch.seconds, **prediction.seconds})
-        prediction = _with_explanation(prediction, self.explain, maps)
         channels = self.predictor.bundle.description.channels
-        return write_prediction(self.out, patient, prepared, prediction, maps, channels)
+        return write_prediction(self.out, patient, prepared, prediction, maps, channels, self.tables)
 
 
-def _with_explanation(prediction: Prediction, explain: str, maps: Sequence[NDArray[np.float32]] | None) -> Prediction:
-    if explain == "none":
-        return replace(prediction, exams=tuple(replace(exam, attention=None) for exam in prediction.exams))
-    if maps is None:
-        return prediction
-    warnings = prediction.warnings
-    if not any(m.any() for m in maps):
-        message = "No voxel speaks for a higher risk: the maps are empty."
-        warnings = (*warnings, Problem("empty_maps", message))
-    return replace(prediction, warnings=warnings, explanation={"method": METHOD, "description": DESCRIPTION})
+def _without_attention(prediction: Prediction) -> Prediction:
+    return replace(prediction, exams=tuple(replace(exam, attention=None) for exam in prediction.exams))
 
 
 def _predict_cohort(job: Job, cohort: Cohort, as_json: bool) -> int:
@@ -168,6 +218,8 @@ def _predict_cohort(job: Job, cohort: Cohort, as_json: bool) -> int:
             _print_one(*result, as_json=False)
     summary = _summary(job.predictor.bundle, cohort, predicted, refused)
     write_json(job.out / SUMMARY_FILE, summary)
+    if job.tables:
+        write_table(job.out / PATIENTS_FILE, patient_table([prediction.to_dict() for prediction, _ in predicted]))
     if as_json:
         print(json.dumps({**summary, "predictions": [p.to_dict() for p, _ in predicted]}, indent=2))
     else:

@@ -8,6 +8,7 @@ from HCCNetLib.explanation.explainer import Explainer
 from HCCNetLib.explanation.integrated_gradients import IntegratedGradients
 from HCCNetLib.explanation.methods import DEFAULT_METHOD, METHODS, make_explainer
 from HCCNetLib.explanation.occlusion import Occlusion
+from HCCNetLib.explanation.patient import PatientExplanation, PatientMaps
 
 __all__ = [
     "ALL",
@@ -23,6 +24,8 @@ __all__ = [
     "GradientAttention",
     "IntegratedGradients",
     "Occlusion",
+    "PatientExplanation",
+    "PatientMaps",
     "Peak",
     "cell_affine",
     "exam_maps",

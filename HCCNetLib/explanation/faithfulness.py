@@ -135,8 +135,8 @@ def _cells_in_field(read: Mask, cell_voxels: int, shape: Sequence[int]) -> Mask:
     """(x, y, z): cells with at least one voxel that was read; voxels behind the last whole cell belong to none."""
     x, y, z = shape
     s = cell_voxels
-    found: Mask = read[: x * s, : y * s, : z * s].reshape(x, s, y, s, z, s).any(axis=(1, 3, 5))
-    return found
+    blocks = read[: x * s, : y * s, : z * s].reshape(x, s, y, s, z, s)
+    return np.asarray(blocks.any(axis=(1, 3, 5)))
 
 
 @dataclass(frozen=True)

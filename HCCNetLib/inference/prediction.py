@@ -23,6 +23,11 @@ class ExamResult:
         risk_without: calibrated risk had this exam not been made; None for the landmark.
         saliency: channel or ``all`` → path relative to prediction.json; None where there is no map.
         field: what was read: box in patient mm and fractions.
+        attention_gradient: gradient-weighted share, sums to 1 over exams; None where no exam raises the output, or where no
+            explanation was asked for.
+        saliency_against: as ``saliency``, for what lowers the output.
+        saliency_change: ``more`` and ``less`` → path: what raised and lowered it compared with the previous exam.
+        peak: where the evidence that raises the output is strongest: mm (RAS+), value, members; None without one.
     """
 
     exam_id: str
@@ -32,6 +37,10 @@ class ExamResult:
     risk_without: float | None
     saliency: Mapping[str, str] | None
     field: Mapping[str, Any]
+    attention_gradient: float | None = None
+    saliency_against: Mapping[str, str] | None = None
+    saliency_change: Mapping[str, str] | None = None
+    peak: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,9 @@ class Prediction:
         warnings: what a reader should know first.
         software: package → version.
         seconds: stage → seconds.
-        explanation: how the maps were made, or None.
+        explanation: how the maps were made, and what is known of their faithfulness; or None.
+        changes: from each exam as landmark to the next one: risks, and what of the change came with the dates and what with
+            the picture, in units of the logit; None where no maps were asked for.
         phantom: whether the patient is generated; then a demonstration bundle's result has a meaning.
     """
 
@@ -69,7 +80,8 @@ class Prediction:
     warnings: tuple[Problem, ...]
     software: Mapping[str, str]
     seconds: Mapping[str, float]
-    explanation: Mapping[str, str] | None = field(default=None)
+    explanation: Mapping[str, Any] | None = field(default=None)
+    changes: tuple[Mapping[str, Any], ...] | None = None
     phantom: bool = False
 
     @property
@@ -93,6 +105,7 @@ class Prediction:
             "trajectory": [dict(point) for point in self.trajectory],
             "warnings": [_problem_dict(problem) for problem in self.warnings],
             "explanation": None if self.explanation is None else dict(self.explanation),
+            "changes": None if self.changes is None else [dict(change) for change in self.changes],
             "software": dict(self.software),
             "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
             "notice": NOTICE,
@@ -108,10 +121,18 @@ def _exam_dict(exam: ExamResult) -> dict[str, Any]:
         "date": exam.date,
         "months_before_landmark": exam.months_before_landmark,
         "attention": exam.attention,
+        "attention_gradient": exam.attention_gradient,
         "risk_without": exam.risk_without,
-        "saliency": None if exam.saliency is None else dict(exam.saliency),
+        "saliency": _or_none(exam.saliency),
+        "saliency_against": _or_none(exam.saliency_against),
+        "saliency_change": _or_none(exam.saliency_change),
+        "peak": _or_none(exam.peak),
         "field": dict(exam.field),
     }
+
+
+def _or_none(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if values is None else dict(values)
 
 
 def _problem_dict(problem: Problem) -> dict[str, str]:

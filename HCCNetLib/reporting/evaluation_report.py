@@ -9,17 +9,17 @@ from typing import Any
 
 from HCCNetLib.evaluation.selection import LEFT_OUT
 from HCCNetLib.reporting.curves import calibration_chart, class_chart, pr_chart, roc_chart
+from HCCNetLib.reporting.figures import bold, interval_range, plain, table
 from HCCNetLib.reporting.numbers import percent
 from HCCNetLib.reporting.page import STYLE
 from HCCNetLib.reporting.report import RESEARCH_ONLY
-from HCCNetLib.reporting.tables import bold, interval_range, plain, table
 
 _STYLE = """
 .panels { display: grid; grid-template-columns: 1fr 1fr; gap: 14px 34px } .panels figure { margin: 0; min-width: 0 }
 .panels h3 { margin: 4px 0 } .whisker { stroke: var(--blue); stroke-width: 1.6; fill: none }
 rect.both { fill: #6c8fb3 } rect.positive { fill: var(--orange) } rect.negative { fill: var(--blue) }
 td small, td b, .range { white-space: nowrap } td small { color: var(--soft) }
-.wide { overflow-x: auto } .provenance th { padding-right: 20px }
+.provenance th { padding-right: 20px }
 @media screen and (max-width: 760px) { .panels { grid-template-columns: 1fr } }
 @media print { .panels { gap: 8px 20px } .chart { font-size: 14px } section { break-inside: auto } }
 """

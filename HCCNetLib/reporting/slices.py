@@ -7,7 +7,9 @@ transposing and flipping, and the slices are the volume's own voxel planes. A pi
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +33,15 @@ class ExamPicture:
         exam_id: the exam, as in the result.
         channel: the channel shown, e.g. ``DWI_b800``.
         image: (X, Y, Z) the exam's own voxels.
-        saliency: (X, Y, Z) on the same grid, 0-1 on one scale for the patient, or None where no map was made.
+        saliency: (X, Y, Z) on the same grid, 0-1 on one scale for the patient, or None where no map was made. With
+            ``kind`` change: what raised the output compared with the previous exam, as a share of the patient's
+            largest change.
         affine: (4, 4) voxel to patient space, mm; any orientation.
         field_corners: (8, 3) corners in patient space, mm, of the box that the model read, ordered as
             ``itertools.product((0, 1), repeat=3)`` over the box's own axes.
+        against: (X, Y, Z) evidence that lowers the risk, on the scale of ``saliency``, or None. With ``kind`` change:
+            what lowered the output.
+        kind: whether the maps are of the exam's evidence or of its change since the previous exam.
     """
 
     exam_id: str
@@ -43,12 +50,19 @@ class ExamPicture:
     saliency: NDArray[np.float32] | None
     affine: Affine
     field_corners: NDArray[np.float64]
+    against: NDArray[np.float32] | None = None
+    kind: Literal["evidence", "change"] = "evidence"
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or not self.image.size:
             raise ValueError(f"expected an image (X, Y, Z), got {self.image.shape}")
-        if self.saliency is not None and self.saliency.shape != self.image.shape:
-            raise ValueError(f"saliency {self.saliency.shape} is not on the image's grid {self.image.shape}")
+        for name, values in (("saliency", self.saliency), ("against", self.against)):
+            if values is not None and values.shape != self.image.shape:
+                raise ValueError(f"{name} {values.shape} is not on the image's grid {self.image.shape}")
+        if self.against is not None and self.saliency is None:
+            raise ValueError("the map of what lowers the output needs the one of what raises it")
+        if self.kind == "change" and self.against is None:
+            raise ValueError("a picture of change needs both maps: what raised and what lowered the output")
         if self.affine.shape != (4, 4) or self.field_corners.shape != (8, 3):
             raise ValueError("expected an affine (4, 4) and field corners (8, 3)")
 
@@ -96,32 +110,49 @@ def in_patient_order(picture: ExamPicture) -> ExamPicture:
     for axis in range(3):
         from_new[stored[axis], axis] = -1.0 if axis in flipped else 1.0
         from_new[stored[axis], 3] = picture.image.shape[stored[axis]] - 1 if axis in flipped else 0.0
+
+    def reordered(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.flip(values.transpose(stored), flipped)
+
     return replace(
         picture,
-        image=np.flip(picture.image.transpose(stored), flipped),
-        saliency=None if picture.saliency is None else np.flip(picture.saliency.transpose(stored), flipped),
+        image=reordered(picture.image),
+        saliency=None if picture.saliency is None else reordered(picture.saliency),
+        against=None if picture.against is None else reordered(picture.against),
         affine=picture.affine @ from_new,
     )
 
 
-def strongest(picture: ExamPicture) -> float:
-    """The greatest value of the map; 0 without one."""
-    return 0.0 if picture.saliency is None else max(float(np.nan_to_num(picture.saliency).max()), 0.0)
+def greatest(values: NDArray[np.float32] | None) -> float:
+    """The greatest value of a map; 0 without one, and where nothing is above 0."""
+    return 0.0 if values is None else max(float(np.nan_to_num(values).max()), 0.0)
+
+
+def decisive(picture: ExamPicture) -> NDArray[np.float32] | None:
+    """The map (X, Y, Z) that says where to cut: evidence for a higher risk, or change of either sign."""
+    if picture.kind == "evidence" or picture.saliency is None or picture.against is None:
+        return picture.saliency
+    return np.fmax(picture.saliency, picture.against)
 
 
 def cut_voxel(picture: ExamPicture) -> tuple[int, int, int]:
     """The voxel through which all slices go: the map's peak, or the field's centre where there is no evidence.
 
-    Of several voxels that share the greatest value (a map cut off at 1) it is the one nearest to their middle. A field
-    whose centre is outside the image is cut at the image's nearest voxel.
+    A field whose centre is outside the image is cut at the image's nearest voxel.
     """
-    if picture.saliency is not None and strongest(picture) > 0:
-        evidence = np.nan_to_num(picture.saliency)
-        peaks = np.argwhere(evidence == evidence.max())
-        i, j, k = peaks[np.argmin(((peaks - peaks.mean(axis=0)) ** 2).sum(axis=1))]
-    else:
-        centre = np.rint(to_voxels(picture.affine, picture.field_corners.mean(axis=0)[None])[0])
-        i, j, k = np.clip(centre, 0, np.array(picture.image.shape) - 1).astype(int)
+    values = decisive(picture)
+    if values is not None and greatest(values) > 0:
+        return peak_voxel(values)
+    centre = np.rint(to_voxels(picture.affine, picture.field_corners.mean(axis=0)[None])[0])
+    i, j, k = np.clip(centre, 0, np.array(picture.image.shape) - 1).astype(int)
+    return int(i), int(j), int(k)
+
+
+def peak_voxel(values: NDArray[np.float32]) -> tuple[int, int, int]:
+    """The voxel of the greatest value; of several (a map cut off at 1) the one nearest to their middle."""
+    evidence = np.nan_to_num(values)
+    peaks = np.argwhere(evidence == evidence.max())
+    i, j, k = peaks[np.argmin(((peaks - peaks.mean(axis=0)) ** 2).sum(axis=1))]
     return int(i), int(j), int(k)
 
 
@@ -139,6 +170,11 @@ def place(axis: int, mm: float) -> str:
     """A coordinate as radiologists write it, e.g. ``L 34.1 mm``."""
     mm = round(float(mm), 1)
     return f"{LETTERS[axis][0 if mm >= 0 else 1]} {abs(mm):.1f} mm"
+
+
+def place_words(point: Sequence[float] | NDArray[np.float64]) -> str:
+    """A point (3,) in patient space as radiologists write it, e.g. ``L 34.1 mm, A 2.0 mm, S 5.5 mm``."""
+    return ", ".join(place(axis, point[axis]) for axis in range(3))
 
 
 def section(corners: NDArray[np.float64], normal: int, index: float) -> NDArray[np.float64]:
@@ -168,8 +204,11 @@ def tilt(affine: Affine, plane: Plane) -> float:
     return float(np.degrees(np.arccos(np.clip(abs(normal[plane.normal]) / np.linalg.norm(normal), 0, 1))))
 
 
-def draw_slices(picture: ExamPicture, date: str) -> str:
-    """HTML of the three slices of an exam, all on one scale of millimetres."""
+def draw_slices(picture: ExamPicture, date: str, previous: str = "") -> str:
+    """HTML of the three slices of an exam, all on one scale of millimetres.
+
+    ``date`` is the exam's, ``previous`` that of the exam with which a picture of change compares it.
+    """
     ordered = in_patient_order(picture)
     frames = {plane: _Frame(ordered, plane) for plane in PLANES}
     # Thin stacks of slices: the two low pictures fit beside the axial one, and all three grow.
@@ -183,6 +222,7 @@ def draw_slices(picture: ExamPicture, date: str) -> str:
         pixel=pixel,
         bar=next((mm for mm in _SCALE_BARS_MM if mm <= min(f.width for f in frames.values()) / 4), _SCALE_BARS_MM[-1]),
         date=date,
+        previous=previous,
     )
     margins = 2 * look.margin
     drawn = "".join(
@@ -201,13 +241,14 @@ def draw_slices(picture: ExamPicture, date: str) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """What the pictures of an exam share: where to cut, gray window, mm of a page's pixel, scale bar in mm, date."""
+    """What the pictures of an exam share: where to cut, gray window, mm of a page's pixel, scale bar in mm, dates."""
 
     voxel: tuple[int, int, int]
     window: tuple[float, float]
     pixel: float
     bar: int
     date: str
+    previous: str
 
     @property
     def margin(self) -> float:
@@ -236,7 +277,7 @@ def _figure(picture: ExamPicture, plane: Plane, look: _Look) -> str:
     outline = frame.xy(section(to_voxels(picture.affine, picture.field_corners), plane.normal, index))
     label = html.escape(
         f"Exam {picture.exam_id} of {look.date}, {picture.channel}, {plane.name} slice at {position}"
-        + ("" if picture.saliency is None else ", with the map of evidence on top")
+        f"{_on_top(picture, look)}"
     )
     left, right = -margin, frame.width + 2 * margin
     outer = f"{left:.2f} {left:.2f} {right:.2f} {frame.height + 2 * margin:.2f}"
@@ -251,13 +292,26 @@ def _figure(picture: ExamPicture, plane: Plane, look: _Look) -> str:
     )
 
 
+def _on_top(picture: ExamPicture, look: _Look) -> str:
+    """What colours are on top of the image, for those who can't see them."""
+    if picture.kind == "change":
+        return f", with what raised and what lowered the output compared with the exam of {look.previous} on top"
+    if picture.saliency is None:
+        return ""
+    if picture.against is None:
+        return ", with the map of evidence on top"
+    return ", with the map of evidence for a higher risk on top; that for a lower risk can be switched on"
+
+
 def _images(picture: ExamPicture, plane: Plane, look: _Look, size: str) -> str:
-    """The slice in gray and, where there is a map, its colours."""
+    """The slice in gray and, where there are maps, their colours."""
     base = png.data_uri(colours.gray(pixels(picture.image, plane, look.voxel), *look.window))
     drawn = f'<image class="base" {size} preserveAspectRatio="none" href="{base}"/>'
-    if picture.saliency is not None:
-        colour = png.data_uri(colours.overlay(pixels(picture.saliency, plane, look.voxel)))
-        drawn += f'<image class="overlay" {size} preserveAspectRatio="none" href="{colour}"/>'
+    layers = (("overlay", picture.saliency, colours.HIGHER), ("against", picture.against, colours.LOWER))
+    for name, values, scale in layers:
+        if values is not None:
+            colour = png.data_uri(colours.overlay(pixels(values, plane, look.voxel), scale))
+            drawn += f'<image class="{name}" {size} preserveAspectRatio="none" href="{colour}"/>'
     return drawn
 
 

@@ -1,39 +1,97 @@
-"""Tables of figures with intervals, as HTML."""
+"""Results as rows for a spreadsheet: one per exam, or one per patient. Empty cells where nothing is known."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from HCCNetLib.reporting.elements import has_no_meaning
+
+EXAM_COLUMNS = (
+    *("patient_id", "exam_id", "date", "months_before_landmark", "attention", "attention_gradient", "risk_as_of"),
+    *("risk_without", "peak_r_mm", "peak_a_mm", "peak_s_mm", "peak_value", "peak_members", "liver_fraction"),
+    *("filled_fraction", "saliency", "warnings", "notice"),
+)
+PATIENT_COLUMNS = (
+    *("patient_id", "landmark", "horizon_months", "risk", "risk_uncalibrated", "calibrated", "low", "high", "sd"),
+    *("members", "exams", "phantom", "demonstration", "bundle", "bundle_sha256", "method", "notice"),
+)
+_NO_MEANING = "Demonstration weights: this result has no meaning for this patient."
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet may run a cell that starts so
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML; the first of a row is its name."""
-    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
-    )
-    return f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
+def exam_table(result: Mapping[str, Any]) -> list[list[str]]:
+    """A header and a row per exam of a ``prediction.json``.
+
+    ``peak_*_mm`` are RAS+ patient coordinates, ``peak_members`` and ``warnings`` counts, shares 0-1. Text that a
+    spreadsheet could take for a formula has an apostrophe in front.
+    """
+    as_of = {point["as_of"]: point["risk"] for point in result["trajectory"]}
+    return [list(EXAM_COLUMNS), *(_exam_row(result, exam, as_of.get(exam["date"])) for exam in result["exams"])]
 
 
-def bold(interval: Mapping[str, float | None], sign: str = "") -> str:
-    """The value of a figure."""
-    value = interval["value"]
-    return "not determined" if value is None else f"<b>{signed(value, sign)}</b>"
+def patient_table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A header and a row per ``prediction.json``.
+
+    Risks are 0-1; ``low``, ``high`` and ``sd`` are of the members, ``members`` and ``exams`` counts. Text that a
+    spreadsheet could take for a formula has an apostrophe in front.
+    """
+    return [list(PATIENT_COLUMNS), *map(_patient_row, results)]
 
 
-def interval_range(interval: Mapping[str, float | None], sign: str = "") -> str:
-    """The two ends of a figure's interval."""
-    ends = ["not determined" if end is None else signed(end, sign) for end in (interval["low"], interval["high"])]
-    if set(ends) == {"not determined"}:
-        return ends[0]
-    return f'<span class="range">{" to ".join(ends)}</span>'
+def _exam_row(result: Mapping[str, Any], exam: Mapping[str, Any], risk: float | None) -> list[str]:
+    peak = exam.get("peak") or {"mm": (None, None, None), "value": None, "members": None}
+    warnings = sum(warning.get("exam_id") == exam["exam_id"] for warning in result["warnings"])
+    return [
+        *map(text_cell, (result["patient_id"], exam["exam_id"], exam["date"])),
+        *map(_number, (exam["months_before_landmark"], exam["attention"], exam.get("attention_gradient"))),
+        *map(_number, (risk, exam["risk_without"], *peak["mm"], peak["value"])),
+        _count(peak["members"]),
+        *map(_number, (exam["field"]["liver_fraction"], exam["field"]["filled_fraction"])),
+        *(text_cell(_paths(exam["saliency"])), _count(warnings), text_cell(_notice(result))),
+    ]
 
 
-def signed(value: float, sign: str = "") -> str:
-    """Three decimals, with a minus sign that is as wide as a plus."""
-    return f"{value:{sign}.3f}".replace("-", "−")
+def _patient_row(result: Mapping[str, Any]) -> list[str]:
+    bundle, spread = result["bundle"], result["spread"]
+    return [
+        *map(text_cell, (result["patient_id"], result["landmark"])),
+        *map(_number, (result["horizon_months"], result["risk"], result["risk_uncalibrated"])),
+        _truth(bundle["calibrated"]),
+        *map(_number, (spread["low"], spread["high"], spread["sd"])),
+        *map(_count, (len(result["members"]), len(result["exams"]))),
+        *map(_truth, (result.get("phantom", False), bundle["demonstration"])),
+        *map(text_cell, (f"{bundle['name']} {bundle['version']}", bundle["sha256"])),
+        *map(text_cell, ((result.get("explanation") or {}).get("method", ""), _notice(result))),
+    ]
 
 
-def plain(interval: Mapping[str, float | None]) -> str:
-    """A figure with its interval, for a sentence."""
-    value = interval["value"]
-    return "not determined" if value is None else f"{value:.3f} ({interval_range(interval)})"
+def _notice(result: Mapping[str, Any]) -> str:
+    """What must travel with the numbers."""
+    return f"{_NO_MEANING} {result['notice']}" if has_no_meaning(result) else str(result["notice"])
+
+
+def _paths(saliency: Mapping[str, str] | None) -> str:
+    """The map of all channels; where there is one per channel, each with its channel."""
+    if not saliency:
+        return ""
+    return "; ".join(path if channel == "all" else f"{channel}: {path}" for channel, path in saliency.items())
+
+
+def text_cell(value: object) -> str:
+    """Text as a cell that no spreadsheet takes for a formula (OWASP, CSV injection)."""
+    cell = str(value)
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def _number(value: float | None) -> str:
+    """A number as it reads back to the same bits."""
+    return "" if value is None else repr(float(value))
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else str(int(value))
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"

@@ -27,10 +27,12 @@ _HEIGHT = 388.0
 def dot_strip(members: Sequence[float], ensemble: float | None) -> str:
     """SVG of one dot per member on a scale of risk, and a line at the ensemble's risk unless it is None."""
     top = _scale_top([*members, ensemble or 0.0])
-    radius, base = 6.0, 62.0
+    radius = 6.0
+    stacked = _stacked([_LEFT + (_RIGHT - _LEFT) * risk / top for risk in members], 2 * radius)
+    base = max(62.0, 18 + 2 * radius * (1 + max(level for _, level in stacked)))  # the label stays above the dots
     dots = "".join(
         f'<circle class="dot" cx="{x:.1f}" cy="{base - radius - 2 - level * 2 * radius:.1f}" r="{radius:g}"/>'
-        for x, level in _stacked([_LEFT + (_RIGHT - _LEFT) * risk / top for risk in members], 2 * radius)
+        for x, level in stacked
     )
     line = ""
     if ensemble is not None:
@@ -46,7 +48,7 @@ def dot_strip(members: Sequence[float], ensemble: float | None) -> str:
     )
     label = html.escape("Risk by each member: " + ", ".join(f"{100 * risk:.1f}%" for risk in sorted(members)))
     return (
-        f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {_WIDTH:g} 86">'
+        f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {_WIDTH:g} {base + 24:g}">'
         f'<text class="row" x="{_LEFT - 16:g}" y="{base - 4:g}">Risk by each of</text>'
         f'<text class="row" x="{_LEFT - 16:g}" y="{base + 11:g}">{len(members)} member{"s" * (len(members) > 1)}</text>'
         f'<path class="axis" d="M{_LEFT:g} {base:g}H{_RIGHT:g}"/>{ticks}{line}{dots}</svg>'

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import hashlib
 import itertools
 import re
 import struct
@@ -106,11 +107,18 @@ def ras_affine(spacing=(1.0, 1.0, 1.0), turn=None):
     return affine
 
 
-def picture(image=None, saliency=None, affine=None, corners=None, exam_id="2023-01-11"):
+def picture(image=None, saliency=None, affine=None, corners=None, exam_id="2023-01-11", **others):
     image = np.random.default_rng(0).random((8, 9, 7)).astype(np.float32) if image is None else image
     affine = ras_affine() if affine is None else affine
     corners = box((-38, -28, 13), (-35, -25, 16)) if corners is None else corners
-    return ExamPicture(exam_id, "DWI_b800", image, saliency, affine, corners)
+    return ExamPicture(exam_id, "DWI_b800", image, saliency, affine, corners, **others)
+
+
+def signed_picture(kind="evidence", shape=(8, 9, 7), higher=0.9, lower=0.4):
+    """A picture with its greatest evidence for a higher risk at (4, 2, 5) and for a lower one at (1, 3, 2)."""
+    more, less = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    more[4, 2, 5], less[1, 3, 2] = higher, lower
+    return picture(saliency=more, against=less, kind=kind)
 
 
 def exam(date, **changed):
@@ -148,8 +156,32 @@ def result(**changed):
     return copy.deepcopy(RESULT) | changed
 
 
-def demonstration():
-    return result(bundle={**RESULT["bundle"], "demonstration": True, "calibrated": True})
+def demonstration(**changed):
+    return result(bundle={**RESULT["bundle"], "demonstration": True, "calibrated": True}, **changed)
+
+
+CHANGE = {
+    "from": "2022-04-20",
+    "to": "2023-01-11",
+    "risk_from": 0.05,
+    "risk_to": 0.1234,
+    "logit": 0.95,
+    "by_dates": -0.2,
+    "by_picture": 1.15,
+}
+CHECK = {
+    "patients": 40,
+    "hits": 38,
+    "inside": 19,
+    "within_mm": 10,
+    "random": 0.05,
+    "cohort": "forty phantoms, seed 7",
+    "phantom": True,
+}
+
+
+def explained(**changed):
+    return {**RESULT["explanation"], **changed}
 
 
 # Pictures
@@ -259,6 +291,195 @@ def test_the_tilt_of_a_plane_is_told_in_degrees():
     assert [slices.tilt(affine, plane) for plane in slices.PLANES] == pytest.approx([0, 20, 20], abs=1e-6)
     text = Page(render_report(result(), [picture(affine=affine)])).text()
     assert text.count("tilted by 20°") == 2
+
+
+# Evidence for a lower risk, and change
+
+# Severe colour blindness in linear RGB: Machado, Oliveira and Fernandes, IEEE TVCG 2009, severity 1.
+SEEN = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def lab(rgb, seen="normal"):
+    """CIELAB (D65) of sRGB 0-255, as a reader with this vision sees it."""
+    share = np.asarray(rgb, float) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(linear @ np.array(SEEN[seen]).T, 0, 1)
+    to_xyz = np.array([[0.41246, 0.35758, 0.18044], [0.21267, 0.71515, 0.07218], [0.01933, 0.11919, 0.95030]])
+    xyz = linear @ to_xyz.T / to_xyz.sum(axis=1)
+    root = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(root, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("tissue", [0, 64, 128, 192, 255])
+def test_no_colour_of_the_one_sign_passes_for_one_of_the_other_or_for_tissue(tissue, seen):
+    drawn = []
+    for scale in (colours.HIGHER, colours.LOWER):
+        rgba = colours.overlay(np.linspace(0.3, 1, 60, dtype=np.float32), scale).astype(float)
+        opaque = rgba[:, 3:] / 255
+        drawn.append(lab(opaque * rgba[:, :3] + (1 - opaque) * tissue, seen))
+    assert np.linalg.norm(drawn[0][:, None] - drawn[1][None], axis=-1).min() > 13
+    assert np.linalg.norm(drawn[1] - lab([tissue] * 3, seen), axis=-1).min() > 13
+
+
+def test_both_scales_share_threshold_and_opacity_and_the_blue_one_grows_lighter_in_even_steps():
+    share = np.linspace(0, 1, 101, dtype=np.float32)
+    higher, lower = colours.overlay(share), colours.overlay(share, colours.LOWER)
+    assert np.array_equal(higher[:, 3], lower[:, 3])
+    assert np.allclose(np.diff(lab(colours.LOWER)[:, 0]), 5, atol=0.3)
+    assert (lower[:, 2] > lower[:, 0]).all()  # blue above red throughout
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flips", [f for n in range(4) for f in itertools.combinations(range(3), n)])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("kind", ["evidence", "change"])
+def test_however_maps_are_stored_both_signs_are_drawn_where_they_are(order, flips, turned, kind):
+    rng = np.random.default_rng(4)
+    more, less = (rng.choice([0.0, 0.5], (7, 6, 5)).astype(np.float32) for _ in range(2))
+    peak = (5, 1, 3)
+    (more if kind == "evidence" else less)[peak] = 0.9
+    turn = rotation(0)
+    turn = np.linalg.qr(np.eye(3) + 0.25 * turn)[0]
+    turn = turn * np.sign(np.diag(turn))  # oblique, each axis still nearest to its own
+    affine = ras_affine((2.0, 1.5, 4.0), turn if turned else None)
+    image, its_affine = stored(np.ones((7, 6, 5), np.float32), affine, order, flips)
+    more_stored, less_stored = (stored(values, affine, order, flips)[0] for values in (more, less))
+    shown = picture(image, more_stored, its_affine, against=less_stored, kind=kind)
+    page = Page(render_report(result(), [shown]))
+    assert page.letters() == ["RLAP", "RLSI", "APSI"]
+    i, j, k = peak
+    for css, values in (("overlay", more), ("against", less)):
+        expected = [values[::-1, ::-1, k].T, values[::-1, j, ::-1].T, values[i, ::-1, ::-1].T]
+        for drawn, cut in zip(page.pictures(css), expected, strict=True):
+            assert np.array_equal(drawn[..., 3] > 0, cut >= 0.3)
+
+
+def test_the_two_signs_have_their_own_colours():
+    page = Page(render_report(result(), [signed_picture("change", higher=0.9, lower=0.9)]))
+    red, blue = (
+        np.concatenate([drawn[drawn[..., 3] > 0] for drawn in page.pictures(css)]).astype(int)
+        for css in ("overlay", "against")
+    )
+    # One voxel of each sign: the slices go through one of them.
+    assert len(red) + len(blue) == 3
+    assert all(r > b for r, _, b, _ in red)
+    assert all(b > r for r, _, b, _ in blue)
+    expected = colours.overlay(np.array([0.9], np.float32), colours.LOWER if len(blue) else colours.HIGHER)
+    assert np.array_equal((blue if len(blue) else red)[0], expected[0])
+
+
+def test_a_change_is_cut_where_it_is_strongest_whichever_sign_it_has():
+    rose, fell = signed_picture("change", higher=0.9, lower=0.4), signed_picture("change", higher=0.5, lower=0.8)
+    assert slices.cut_voxel(rose) == (4, 2, 5)
+    assert slices.cut_voxel(fell) == (1, 3, 2)
+    assert slices.cut_voxel(signed_picture(higher=0.5, lower=0.8)) == (4, 2, 5)  # evidence: the one for a higher risk
+    assert "strongest change in this exam, 0.90, which raised the output" in render_report(result(), [rose])
+    assert "strongest change in this exam, 0.80, which lowered the output" in render_report(result(), [fell])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"against": np.zeros((2, 2, 2), np.float32)}, "against .* not on the image's grid"),
+        ({"saliency": None}, "needs the one of what raises"),
+        ({"against": None, "kind": "change"}, "needs both maps"),
+    ],
+)
+def test_maps_that_do_not_belong_together_are_an_error(wrong, message):
+    zeros = np.zeros((8, 9, 7), np.float32)
+    with pytest.raises(ValueError, match=message):
+        picture(**{"saliency": zeros, "against": zeros, **wrong})
+
+
+def test_a_change_of_the_first_exam_is_an_error():
+    shown = picture(saliency=np.zeros((8, 9, 7), np.float32), against=np.zeros((8, 9, 7), np.float32), kind="change")
+    first = result(exams=[exam("2023-01-11", risk_without=None)], trajectory=RESULT["trajectory"][1:])
+    with pytest.raises(ValueError, match="2023-01-11, which is the first exam"):
+        render_report(first, [shown])
+
+
+def test_evidence_for_a_lower_risk_can_be_switched_on_and_is_hidden_without_script_and_in_print():
+    text = render_report(result(), [signed_picture()])
+    page = Page(text)
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+    screen, printed = style.split("@media print {")
+    hiding = re.search(r"([^}]*)\{ display: none \}", screen[screen.index(".no-outline") :])[1].split(",")
+    assert ".no-lower .evidence .against" in [rule.strip() for rule in hiding]
+    assert ".evidence .against { display: none !important }" in printed
+    assert page.of("body")[0]["class"] == "no-lower"
+    assert page.of("section", "exam evidence")
+    assert len(page.pictures("against")) == 3
+    boxes = {box["name"]: "checked" in box for box in page.of("input") if box["type"] == "checkbox"}
+    assert boxes == {"outline": True, "higher": True, "lower": False}
+    assert "Evidence for a higher risk Evidence for a lower risk" in re.sub(r"\s+", " ", page.text())
+    assert "At first, without script and in print only the evidence for a higher risk is drawn." in page.text()
+    assert all("hidden" in bar for bar in page.of("div", "controls"))
+
+
+def test_every_control_has_something_to_switch():
+    text = render_report(result(), [signed_picture(), signed_picture("change")])
+    names = {box["name"] for box in Page(text).of("input")}
+    assert names == {"opacity", "outline", "higher", "lower", "raised", "lowered"}
+    for name in names - {"opacity"}:
+        assert f".no-{name} " in text
+    assert ".overlay, .against { opacity: var(--overlay) }" in text
+    alone = Page(render_report(result(), [picture()]))
+    assert {box["name"] for box in alone.of("input")} == {"opacity", "outline"}
+    assert "lower risk" not in alone.text()
+
+
+def slice_labels(page):
+    return [svg["aria-label"] for svg in page.of("svg") if "slice" in svg.get("class", "")]
+
+
+def test_pictures_with_both_signs_say_so_in_alt_text_caption_and_legend():
+    page = Page(render_report(result(), [signed_picture()]))
+    for label in slice_labels(page):
+        assert "with the map of evidence for a higher risk on top; that for a lower risk can be switched on" in label
+    text = page.text()
+    assert "strongest evidence for a higher risk in this exam, 0.90, at L 36.0 mm, P 28.0 mm, S 17.0 mm" in text
+    assert "The strongest evidence for a lower risk, 0.40, lies at L 39.0 mm, P 27.0 mm, S 14.0 mm." in text
+    scales = [svg["aria-label"] for svg in page.of("svg", "scale")]
+    assert scales == [
+        "Colour scale from 0 to 1: evidence for a higher risk",
+        "Colour scale from 0 to 1: evidence for a lower risk, where switched on",
+    ]
+    assert "share of the patient's strongest evidence of either kind, 0-1; below 0.3 not drawn" in text
+
+
+def test_a_missing_or_faint_sign_is_said_to_be_so():
+    none = render_report(result(), [signed_picture(higher=0.0)])
+    assert "There is no evidence for a higher risk in this exam: the slices go through the centre of the field" in none
+    assert "There is no evidence for a lower risk in this exam." in render_report(result(), [signed_picture(lower=0)])
+    assert "0.20 (below 0.3: not drawn)" in render_report(result(), [signed_picture(higher=0.2)])
+    still = render_report(result(), [signed_picture("change", higher=0.0, lower=0.0)])
+    assert "Nothing raised or lowered the output in this exam: the slices go through the centre of the field" in still
+
+
+def test_a_picture_of_change_stands_with_what_changed_and_names_the_exam_before():
+    page = Page(render_report(result(changes=[CHANGE]), [signed_picture(), signed_picture("change")]))
+    kinds = [attrs["class"] for tag, attrs in page.tags if tag == "section" and "exam " in attrs.get("class", "")]
+    assert kinds == ["exam change", "exam evidence"]
+    text = page.text()
+    assert text.index("What changed since the last exam") < text.index("compared with the exam of 2022-04-20")
+    assert text.index("compared with the exam of 2022-04-20") < text.index("Pictures")
+    labels = slice_labels(page)
+    raised = "with what raised and what lowered the output compared with the exam of 2022-04-20 on top"
+    assert [raised in label for label in labels] == [True] * 3 + [False] * 3
+    assert [svg["aria-label"] for svg in page.of("svg", "scale")][:2] == [
+        "Colour scale from 0 to 1: raised the output compared with the exam of 2022-04-20",
+        "Colour scale from 0 to 1: lowered the output compared with the exam of 2022-04-20",
+    ]
+    assert "share of the patient's largest change, 0-1; below 0.3 not drawn" in text
+    assert "The exams are not registered to each other" in text
+    assert all("checked" in box for box in page.of("input") if box["name"] in ("raised", "lowered"))
 
 
 # Where the slices are cut
@@ -382,17 +603,21 @@ def test_what_comes_from_outside_is_never_taken_for_html():
         warnings=[{"code": evil, "message": evil, "exam_id": evil}, {"code": "demonstration", "message": evil}],
         software={evil: evil},
         seconds={evil: 1.0},
-        explanation={"method": evil, "description": evil},
+        explanation={"method": evil, "description": evil, "key": evil, "check": {**CHECK, "cohort": evil}},
+        changes=[{**CHANGE, "from": evil, "to": evil}],
     )
-    shown_picture = ExamPicture(
-        evil, evil, np.ones((3, 3, 3), np.float32), None, ras_affine(), box((-40, -30, 12), (-39, -29, 13))
-    )
-    text = render_report(shown, [shown_picture])
+    ones, corners = np.ones((3, 3, 3), np.float32), box((-40, -30, 12), (-39, -29, 13))
+    shown_pictures = [
+        ExamPicture(evil, evil, ones, None, ras_affine(), corners),
+        ExamPicture(evil, evil, ones, ones, ras_affine(), corners, against=ones),
+        ExamPicture(evil, evil, ones, ones, ras_affine(), corners, against=ones, kind="change"),
+    ]
+    text = render_report(shown, shown_pictures)
     page = Page(text)
     assert text.count("<script>") == 1
     assert "<img" not in text
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
-    assert page.text().count("alert(1)") >= 14  # it is shown, as text
+    assert page.text().count("alert(1)") >= 24  # it is shown, as text
 
 
 def test_the_page_says_at_its_top_and_end_that_it_is_for_research_only():
@@ -429,8 +654,7 @@ def test_warnings_come_before_the_result_and_again_at_their_exam():
 
 
 def test_the_page_loads_nothing_and_lets_no_other_script_run():
-    saliency = np.random.default_rng(2).random((8, 9, 7)).astype(np.float32)
-    text = render_report(result(), [picture(saliency=saliency)])
+    text = render_report(result(changes=[CHANGE]), [signed_picture(), signed_picture("change")])
     page = Page(text)
     assert not re.search(r"https?:|url\(|@import", text)
     for tag, attrs in page.tags:
@@ -439,7 +663,9 @@ def test_the_page_loads_nothing_and_lets_no_other_script_run():
         assert attrs.get("href", "data:image/png;base64,").startswith("data:image/png;base64,")
     policy = next(meta["content"] for meta in page.of("meta") if "content-security" in str(meta).lower())
     assert policy.startswith("default-src 'none'; img-src data:;")
-    assert "script-src 'sha256-" in policy
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
 
 
 def test_the_pictures_say_in_words_what_they_show():
@@ -494,6 +720,126 @@ def test_a_report_is_written_whole_also_with_names_that_utf8_cannot_hold(tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
+# What changed, and how far the map can be believed
+
+
+def test_what_changed_is_a_sentence_about_the_latest_pair_and_a_table_of_all():
+    earlier = {
+        **CHANGE,
+        "from": "2021-01-01",
+        "to": "2022-04-20",
+        "logit": -0.004,
+        "by_dates": 0.5,
+        "by_picture": -0.504,
+    }
+    text = Page(render_report(result(changes=[CHANGE, earlier]), [])).text()
+    assert (
+        "The estimated risk rose from 5.0% as of 2022-04-20 to 12.3% as of 2023-01-11; the change is +0.95 units of the "
+        "networks' output (logit), made up of −0.20 from the time that passed with an unchanged picture and +1.15 from "
+        "what the new exam shows differently."
+    ) in text
+    assert (
+        "2021-01-01 2022-04-20 5.0% 12.3% 0.00 +0.50 −0.50 2022-04-20 2023-01-11 5.0% 12.3% +0.95 −0.20 +1.15" in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("risks", "words"),
+    [((0.2, 0.1), "fell from 20.0% as of"), ((0.1, 0.10001), "stayed at 10.0% from 2022-04-20 to 2023-01-11")],
+)
+def test_a_risk_that_fell_or_stayed_is_said_to_have_done_so(risks, words):
+    change = {**CHANGE, "risk_from": risks[0], "risk_to": risks[1]}
+    assert f"The estimated risk {words}" in Page(render_report(result(changes=[change]), [])).text()
+
+
+def test_a_change_of_what_is_not_calibrated_is_not_called_one_of_the_risk():
+    text = Page(render_report(result(bundle={**RESULT["bundle"], "calibrated": False}, changes=[CHANGE]), [])).text()
+    assert "The networks' mean output, not calibrated, rose from 5.0%" in text
+
+
+def test_a_demonstration_presents_no_change_as_a_finding():
+    text = Page(render_report(demonstration(changes=[CHANGE]), [signed_picture("change")])).text()
+    assert "what they say about a change has no meaning for this patient" in text
+    assert "rose from" not in text
+    assert "+1.15" in text
+    assert "rose from" in Page(render_report(demonstration(changes=[CHANGE], phantom=True), [])).text()
+
+
+def test_with_one_exam_there_is_nothing_to_compare():
+    lone = result(exams=[exam("2023-01-11", risk_without=None)], trajectory=RESULT["trajectory"][1:])
+    for changes in ({}, {"changes": None}, {"changes": []}):
+        text = Page(render_report(lone | changes, [])).text()
+        assert "There is only one exam, so there is nothing to compare." in text
+
+
+@pytest.mark.parametrize("nothing", [{}, {"changes": None}, {"changes": []}])
+def test_a_result_without_the_new_fields_makes_the_page_it_made_before(nothing):
+    saliency = np.random.default_rng(2).random((8, 9, 7)).astype(np.float32)
+    page = Page(render_report(result(**nothing), [picture(saliency=saliency)]))
+    heads = [
+        text for tag, _, text in page.texts if tag == "th" and text in ("Attention", "Cube filled", "Peak of the map")
+    ]
+    assert heads == ["Attention", "Cube filled"]
+    text = page.text()
+    assert "What changed" not in text
+    assert "gradient-weighted" not in text
+    assert "share of the patient's strongest evidence, 0-1; below 0.3 not drawn" in text
+    assert all(label.endswith(", with the map of evidence on top") for label in slice_labels(page))
+    assert "How faithful this map is has not been tested for this bundle." in text
+    assert not {"Agreement", "Resolution", "Cost"} & set(text.split())
+
+
+def test_the_check_of_the_map_is_quoted_before_the_pictures():
+    shown = result(explanation=explained(check=CHECK, agreement=0.52, resolution_mm=18, passes=0.4))
+    text = Page(render_report(shown, [signed_picture()])).text()
+    assert (
+        "On the phantom, this map's peak lay within 10 mm of the lesion in 38 of 40 patients (inside it in 19); a random "
+        "point in the liver would in 5%."
+    ) in text
+    assert text.index("How far the map can be believed") < text.index("Pictures")
+    assert "has not been tested" not in text
+    assert "forty phantoms, seed 7" in text
+    assert "Agreement of the 3 members their maps agree in part (mean correlation 0.52)" in text
+    assert "cells of 18 mm" in text
+    assert "0.4 forward passes of the backbone per exam and member" in text
+    real = result(explanation=explained(check={**CHECK, "phantom": False, "random": 0.0001}))
+    text = Page(render_report(real, [])).text()
+    assert "On patients with known lesions, this map's peak" in text
+    assert "would in 1%." in text
+    assert "The phantom" not in text
+
+
+@pytest.mark.parametrize(
+    ("agreement", "words"),
+    [
+        *((1.0, "agree closely"), (0.7, "agree closely"), (0.69, "agree in part"), (0.2, "agree little")),
+        *((0.0, "do not agree"), (-0.3, "contradict each other (mean correlation −0.30)")),
+    ],
+)
+def test_how_far_the_members_agree_is_said_in_words(agreement, words):
+    shown = result(explanation=explained(agreement=agreement))
+    assert f"their maps {words}" in Page(render_report(shown, [])).text()
+
+
+def test_without_a_map_nothing_is_said_of_its_faith_and_a_demonstration_map_has_no_meaning():
+    assert "can be believed" not in render_report(result(explanation=None), [])
+    tested = demonstration(explanation=explained(check=CHECK))
+    assert "the map has no meaning for this patient" in render_report(tested, [])
+    assert "the map has no meaning" not in render_report(tested | {"phantom": True}, [])
+
+
+def test_the_table_holds_both_attentions_and_the_peaks_where_any_exam_has_them():
+    peak = {"mm": [-34.14, 12.0, 5.06], "value": 0.831, "members": 2}
+    shown = result(exams=[exam("2022-04-20", attention_gradient=0.25, peak=None), exam("2023-01-11", peak=peak)])
+    page = Page(render_report(shown, []))
+    heads = [text for tag, _, text in page.texts if tag == "th"]
+    assert {"Attention", "Attention, gradient-weighted", "Peak of the map"} <= set(heads)
+    text = page.text()
+    assert "L 34.1 mm, A 12.0 mm, S 5.1 mm 0.83, positive in 2 of 3 members" in text
+    assert "2022-04-20 2022-04-20 3.0 0.50 0.25 8.1% not known 88% –" in text
+    assert "gradient-weighted attention counts this reading only as far as it moves the output" in text
+
+
 # Numbers and time
 
 
@@ -546,6 +892,15 @@ def test_members_of_equal_risk_are_stacked_not_hidden():
     dots = re.findall(r'class="dot" cx="([\d.]+)" cy="([\d.]+)"', drawn)
     assert len(set(dots)) == 4
     assert len({x for x, _ in dots}) == 2
+
+
+def test_the_ensemble_s_label_stays_above_the_dots_however_many_are_stacked():
+    drawn = timeline.dot_strip([0.2] * 20, 0.2)
+    label = float(re.search(r'y="([\d.]+)" text-anchor="middle">ensemble', drawn)[1])
+    dots = [float(y) for y in re.findall(r'class="dot" cx="[\d.]+" cy="([\d.]+)"', drawn)]
+    height = float(re.search(r'viewBox="0 0 1000 ([\d.]+)"', drawn)[1])
+    assert min(dots) - 6 >= label
+    assert max(dots) + 6 <= height
 
 
 def test_what_is_not_calibrated_is_not_called_a_risk_and_one_network_has_no_spread():
