@@ -131,12 +131,11 @@ class Check:
             observers = {key: Perturbation(self._orders(number, key, prepared[-1])) for key in self.methods}
             self.predictor.predict_prepared(subject.patient, prepared, list(observers.values()))
             for key, observer in observers.items():
-                curves = observer.curves()
-                pair = np.stack([curves[0], curves[1:].mean(axis=0)])
-                self.curves[key].append(pair)
-                deletion, insertion = (area(pair[0]) - area(pair[1])).tolist()
-                subject.rows[key].deletion_difference = deletion
-                subject.rows[key].insertion_difference = insertion
+                curves, row = observer.curves(), subject.rows[key]
+                self.curves[key].append(_against_random(curves))
+                row.deletion_difference, row.insertion_difference = _area_above_random(curves)
+                moved = np.abs(curves - curves[..., :1])
+                row.deletion_moved, row.insertion_moved = _area_above_random(moved)
 
     def disturb(self, count: int) -> None:
         """Maps of exams with a little noise, on the first ``count`` patients."""
@@ -240,6 +239,19 @@ def fresh_network(config: ModelConfig) -> HCCNet:
     model = HCCNet(config)
     scale_weights(model.backbone)
     return model
+
+
+def _against_random(curves: Curves) -> Curves:
+    """(1 + draws, 2, fractions), the first in the order of the evidence → (2, 2, fractions): it, and the mean of the draws."""
+    pair: Curves = np.stack([curves[0], curves[1:].mean(axis=0)])
+    return pair
+
+
+def _area_above_random(curves: Curves) -> list[float]:
+    """Deletion and insertion: area under the curve minus that in random order."""
+    ordered, random = area(_against_random(curves))
+    difference: list[float] = (ordered - random).tolist()
+    return difference
 
 
 def _locate(row: MapFigures, found: Localisation, place: LesionPlace) -> None:

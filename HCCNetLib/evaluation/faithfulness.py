@@ -50,6 +50,8 @@ class MapFigures:
         like_random_head: rank correlation where only transformer and head are drawn anew.
         deletion_difference: area under the curve of deletion minus that in random order; logit units.
         insertion_difference: likewise.
+        deletion_moved: the same of how far the output has moved from where the curve begins, in either direction.
+        insertion_moved: likewise.
         like_with_noise: rank correlation with the evidence on the exam with noise, mean over draws.
         peak_shifts_mm: how far noise moves the peak, one per draw.
     """
@@ -77,6 +79,8 @@ class MapFigures:
     like_random_head: float | None = None
     deletion_difference: float | None = None
     insertion_difference: float | None = None
+    deletion_moved: float | None = None
+    insertion_moved: float | None = None
     like_with_noise: float | None = None
     peak_shifts_mm: tuple[float, ...] = ()
 
@@ -154,6 +158,10 @@ def perturbed(
 ) -> dict[str, Any] | None:
     """Deletion and insertion against a random order; None where nobody was perturbed.
 
+    Networks may answer an exam without detail with a higher output than the exam itself, or not at all where their output
+    is as high as it gets. The areas then say nothing about the order; how far the output moves does, and in how many patients
+    detail raises the output stands beside.
+
     Args:
         rows: with the differences of the areas.
         curves: per patient (2, 2, fractions): in order and in random order (mean of the draws), deletion and insertion.
@@ -163,13 +171,17 @@ def perturbed(
     if not curves:
         return None
     mean = np.mean(curves, axis=0)
-    content: dict[str, Any] = {"patients": len(curves), "fractions": list(fractions)}
+    content: dict[str, Any] = {
+        "patients": len(curves),
+        "raised_by_detail": sum(bool(one[0, 0, 0] > one[0, 0, -1]) for one in curves),
+        "fractions": list(fractions),
+    }
     for index, name in enumerate(("deletion", "insertion")):
-        differences = [getattr(row, f"{name}_difference") for row in rows]
         content[name] = {
             "curve": mean[0, index].tolist(),
             "random": mean[1, index].tolist(),
-            "difference": mean_interval(differences, seed).to_dict(),
+            "difference": mean_interval([getattr(row, f"{name}_difference") for row in rows], seed).to_dict(),
+            "moved": mean_interval([getattr(row, f"{name}_moved") for row in rows], seed).to_dict(),
         }
     return content
 
