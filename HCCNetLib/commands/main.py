@@ -15,7 +15,7 @@ from HCCNetLib.inference import NOTICE
 from HCCNetLib.records import Refusal
 from HCCNetLib.version import __version__
 
-COMMANDS = ("predict", "inspect", "train", "finetune", "evaluate", "bundle", "synthesize", "doctor")
+COMMANDS = ("predict", "inspect", "train", "finetune", "evaluate", "explain-check", "bundle", "synthesize", "doctor")
 
 DONE, REFUSED, INTERRUPTED = 0, 1, 130
 
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hccnet {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = import_module(f"HCCNetLib.commands.{name}")
+        module = import_module(f"HCCNetLib.commands.{name.replace('-', '_')}")
         subparser = subparsers.add_parser(name, help=module.HELP, description=f"{module.HELP.capitalize()}. {NOTICE}")
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)

@@ -21,14 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HCCNetLib.explanation import ALL, PatientMaps
+from HCCNetLib.explanation.check import CHECK_FILE
 from HCCNetLib.inference import Prediction
 from HCCNetLib.preprocessing import PreparedExam
 from HCCNetLib.records import Affine, Patient, Refusal
 from HCCNetLib.reporting import ExamPicture, exam_table, render_evaluation, write_report
+from HCCNetLib.reporting.check_report import render_check
 
 PREDICTION_FILE, REPORT_FILE, SUMMARY_FILE = "prediction.json", "report.html", "summary.json"
 EXAMS_FILE, PATIENTS_FILE = "exams.csv", "patients.csv"
 EVALUATION_FILES = ("evaluation.json", "predictions.csv", "evaluation.html")
+CHECK_FILES = (CHECK_FILE, "explain_check.csv", "explain_check.html")
 _ASIDE = ".hccnet-"
 _LONGEST_NAME = 150  # bytes; file systems take 255, and a suffix joins
 
@@ -141,7 +144,7 @@ def write_json(path: Path, content: Any) -> None:
     """Writes JSON aside and renames it into place."""
     aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
     try:
-        aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        aside.write_bytes(_as_json(content))
         aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)
@@ -172,19 +175,8 @@ def write_evaluation(out: Path, content: Mapping[str, Any], table: Sequence[Sequ
     Raises:
         Refusal: no permission, or disk full; then nothing has changed.
     """
-    page = render_evaluation(content)
-    aside = out / f"{_ASIDE}{secrets.token_hex(6)}"
-    try:
-        aside.mkdir(parents=True)
-        write_json(aside / EVALUATION_FILES[0], content)
-        (aside / EVALUATION_FILES[1]).write_bytes(_as_csv(table))
-        (aside / EVALUATION_FILES[2]).write_bytes(page.encode("utf-8", "xmlcharrefreplace"))
-        for name in EVALUATION_FILES:
-            (aside / name).replace(out / name)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    page = render_evaluation(content).encode("utf-8", "xmlcharrefreplace")
+    write_together(out, EVALUATION_FILES, (_as_json(content), _as_csv(table), page))
 
 
 def _write_maps(
@@ -252,3 +244,32 @@ def _pictures(
             more, less = maps.changes[index]
             pictures.append(replace(plain, saliency=more, against=less, kind="change"))
     return pictures
+
+
+def write_check(out: Path, content: Mapping[str, Any], table: Sequence[Sequence[str]]) -> None:
+    """Writes explain_check.json, explain_check.csv and explain_check.html: all three aside, then each into its place.
+
+    Raises:
+        Refusal: no permission, or disk full; then nothing has changed.
+    """
+    page = render_check(content).encode("utf-8", "xmlcharrefreplace")
+    write_together(out, CHECK_FILES, (_as_json(content), _as_csv(table), page))
+
+
+def write_together(out: Path, names: Sequence[str], contents: Sequence[bytes]) -> None:
+    """Writes files into one folder: all aside, then each into its place; raises Refusal where that can't be done."""
+    aside = out / f"{_ASIDE}{secrets.token_hex(6)}"
+    try:
+        aside.mkdir(parents=True)
+        for name, content in zip(names, contents, strict=True):
+            (aside / name).write_bytes(content)
+        for name in names:
+            (aside / name).replace(out / name)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _as_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from HCCNetLib.explanation.explainer import Explainer
 from HCCNetLib.inference import EncodedSequence
-from HCCNetLib.models import HCCNet
+from HCCNetLib.models import STAGES, HCCNet, stage_stride
 from HCCNetLib.preprocessing import PreparedExam, map_to_exam
 from HCCNetLib.preprocessing.geometry import apply_affine, scaling, translation, world_to_index
 from HCCNetLib.preprocessing.inverse import peak_voxel
@@ -76,7 +76,7 @@ class EnsembleEvidence:
             self._sum, self._directions = self._sum + cells, self._directions + direction
             self._positive = self._positive + positive
         self._members += 1
-        self._cell_voxels = sequence.images.shape[-1] // cells.shape[-1]
+        self._cell_voxels = _cell_voxels(sequence.images.shape[-1], cells.shape[-1])
 
     def result(self) -> Evidence:
         """The mean over the members seen."""
@@ -94,6 +94,11 @@ class EnsembleEvidence:
             members=self._members,
             agreement=agreement,
         )
+
+
+def _cell_voxels(crop: int, cells: int) -> int:
+    """The edge of a cell: a voxel, or a stage's stride, which leaves over what does not make a whole cell."""
+    return next(edge for edge in (1, *map(stage_stride, range(STAGES))) if crop // edge == cells)
 
 
 @dataclass(frozen=True)

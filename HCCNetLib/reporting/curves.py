@@ -23,7 +23,7 @@ def roc_chart(points: Sequence[Sequence[float]], auroc: float | None) -> str:
     body = f'{panel.diagonal()}<path class="line" d="M{line}"/>'
     label = f"ROC curve, AUROC {_number(auroc)}; the dashed diagonal is chance"
     names = "1 − specificity (false positive rate)", "Sensitivity (true positive rate)"
-    return _svg(label, panel.axes(*names) + body)
+    return svg(label, panel.axes(*names) + body)
 
 
 def pr_chart(points: Sequence[Sequence[float]], prevalence: float, auprc: float | None) -> str:
@@ -39,7 +39,7 @@ def pr_chart(points: Sequence[Sequence[float]], prevalence: float, auprc: float 
     words = f'<text class="tick" x="{_LEFT + 6:g}" y="{text:.1f}">prevalence {prevalence:.3f}</text>'
     body = f'<path class="now" d="M{_LEFT:g} {y:.1f}H{_RIGHT:g}"/>{words}<path class="line" d="M{steps}"/>'
     label = f"Precision-recall curve, area {_number(auprc)}; the dashed line is the prevalence {prevalence:.3f}"
-    return _svg(label, panel.axes("Recall (sensitivity)", "Precision (positive predictive value)") + body)
+    return svg(label, panel.axes("Recall (sensitivity)", "Precision (positive predictive value)") + body)
 
 
 def calibration_chart(bins: Sequence[Bin], histogram: Mapping[str, Sequence[int]]) -> str:
@@ -62,7 +62,7 @@ def calibration_chart(bins: Sequence[Bin], histogram: Mapping[str, Sequence[int]
         + f'<text x="{(_LEFT + _RIGHT) / 2:g}" y="{base + 18:g}" text-anchor="middle">Patients by predicted risk</text>'
     )
     label = "Calibration: " + "; ".join(_bin_words(b) for b in bins)
-    return _svg(label, panel.axes("Predicted risk", "Observed share") + panel.diagonal() + marks + strip, base + 26)
+    return svg(label, panel.axes("Predicted risk", "Observed share") + panel.diagonal() + marks + strip, base + 26)
 
 
 def class_chart(bins: Sequence[Bin], histogram: Mapping[str, Sequence[int]]) -> str:
@@ -86,7 +86,7 @@ def class_chart(bins: Sequence[Bin], histogram: Mapping[str, Sequence[int]]) -> 
         + ", ".join(f"{100 * s:.0f}%" for s in share)
         for kind, share in shares.items()
     )
-    return _svg(
+    return svg(
         label,
         panel.risk_axis("Predicted risk")
         + _side_name("Share of the class", middle)
@@ -180,5 +180,6 @@ def _number(value: float | None) -> str:
     return "not determined" if value is None else f"{value:.3f}"
 
 
-def _svg(label: str, body: str, height: float = _BASE + 44) -> str:
-    return f'<svg class="chart" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {_WIDTH:g} {height:g}">{body}</svg>'
+def svg(label: str, body: str, height: float = _BASE + 44, width: float = _WIDTH) -> str:
+    """A drawing with the words that stand for it where it can't be seen."""
+    return f'<svg class="chart" role="img" aria-label="{html.escape(label)}" viewBox="0 0 {width:g} {height:g}">{body}</svg>'

@@ -9,6 +9,7 @@ from typing import Any
 
 from HCCNetLib.evaluation.selection import LEFT_OUT
 from HCCNetLib.reporting.curves import calibration_chart, class_chart, pr_chart, roc_chart
+from HCCNetLib.reporting.figures import bold, interval_range, plain, table
 from HCCNetLib.reporting.numbers import percent
 from HCCNetLib.reporting.page import STYLE
 from HCCNetLib.reporting.report import RESEARCH_ONLY
@@ -83,22 +84,28 @@ def _warnings(warnings: Sequence[Mapping[str, str]]) -> str:
 
 def _key_figures(metrics: Mapping[str, Any]) -> str:
     rows = [
-        (name, _bold(metrics[key]), _range(metrics[key]), words.format(**metrics)) for key, name, words in _MEASURES
+        (name, bold(metrics[key]), interval_range(metrics[key]), words.format(**metrics))
+        for key, name, words in _MEASURES
     ]
     members = metrics["members"]
     if members:
         values = [m["value"] for m in members["auroc"]]
         words = f"{len(values)} members, {min(values):.3f} to {max(values):.3f}"
         rows.append(
-            ("AUROC of a single member, mean", _bold(members["mean_auroc"]), _range(members["mean_auroc"]), words)
+            (
+                "AUROC of a single member, mean",
+                bold(members["mean_auroc"]),
+                interval_range(members["mean_auroc"]),
+                words,
+            )
         )
         above = members["ensemble_above_mean"]
         words = "what averaging the members gains"
-        rows.append(("AUROC of the ensemble above that", _bold(above, "+"), _range(above, "+"), words))
+        rows.append(("AUROC of the ensemble above that", bold(above, "+"), interval_range(above, "+"), words))
     note = f"Intervals: {escape(metrics['intervals']['method'])}; {metrics['intervals']['resamples']} resamples."
     return (
         "<section><h2>Key figures</h2>"
-        + _table(("Measure", "Value", "95% interval", "How to read it"), rows)
+        + table(("Measure", "Value", "95% interval", "How to read it"), rows)
         + f'<p class="note">{note}</p></section>'
     )
 
@@ -110,12 +117,12 @@ def _curves(metrics: Mapping[str, Any]) -> str:
         (
             "ROC",
             roc_chart(curves["roc"], metrics["auroc"]["value"]),
-            f"Area {_plain(metrics['auroc'])}. Dashed: chance.",
+            f"Area {plain(metrics['auroc'])}. Dashed: chance.",
         ),
         (
             "Precision and recall",
             pr_chart(curves["pr"], metrics["prevalence"], metrics["auprc"]["value"]),
-            f"Area {_plain(metrics['auprc'])}. Dashed: chance, the prevalence.",
+            f"Area {plain(metrics['auprc'])}. Dashed: chance, the prevalence.",
         ),
         (
             "Calibration",
@@ -161,7 +168,7 @@ def _thresholds(thresholds: Sequence[Mapping[str, Any]]) -> str:
         "Predictive values hold for this cohort's prevalence only. Wilson's 95% intervals."
     )
     return (
-        f'<section><h2>Thresholds</h2><div class="wide">{_table(head, rows)}</div><p class="note">{note}</p></section>'
+        f'<section><h2>Thresholds</h2><div class="wide">{table(head, rows)}</div><p class="note">{note}</p></section>'
     )
 
 
@@ -180,15 +187,13 @@ def _comparisons(comparisons: Sequence[Mapping[str, Any]]) -> str:
             continue
         rows += [
             (name, str(comparison["patients"]), _COMPARED[key], f"{d['this']:.3f}", f"{d['other']:.3f}",
-             _bold(d["difference"], "+"), _range(d["difference"], "+"))
+             bold(d["difference"], "+"), interval_range(d["difference"], "+"))
             for key, d in comparison["differences"].items()
         ]  # fmt: skip
     head = ("Other bundle", "Patients", "Measure", "This bundle", "Other", "Difference", "95% interval")
     told = "".join(f"<p>{note}</p>" for note in notes)
     words = "This bundle minus the other on the same patients, both in every resample."
-    return (
-        f'<section><h2>Comparison</h2>{told}{_table(head, rows) if rows else ""}<p class="note">{words}</p></section>'
-    )
+    return f'<section><h2>Comparison</h2>{told}{table(head, rows) if rows else ""}<p class="note">{words}</p></section>'
 
 
 def _who(content: Mapping[str, Any]) -> str:
@@ -207,7 +212,7 @@ def _who(content: Mapping[str, Any]) -> str:
     ]
     notes = "".join(f"<li>{escape(problem['message'])}</li>" for problem in content["problems"])
     return (
-        f"<section><h2>Who was evaluated</h2>{_table(('What', 'Number', 'Reasons'), rows)}"
+        f"<section><h2>Who was evaluated</h2>{table(('What', 'Number', 'Reasons'), rows)}"
         f"{f'<ul class=note>{notes}</ul>' if notes else ''}"
         '<p class="note">Each patient is judged once, at the latest exam before a diagnosis whose outcome within the horizon '
         "is known. The file <code>evaluation.json</code> lists who was refused and why.</p></section>"
@@ -228,37 +233,6 @@ def _provenance(content: Mapping[str, Any]) -> str:
     return (
         f'<section class="provenance"><h2>Provenance</h2><table>{body}</table><p><b>{RESEARCH_ONLY}</b></p></section>'
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML; the first of a row is its name."""
-    columns = "".join(f'<th scope="col">{name}</th>' for name in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
-    )
-    return f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _bold(interval: Mapping[str, float | None], sign: str = "") -> str:
-    value = interval["value"]
-    return "not determined" if value is None else f"<b>{_decimals(value, sign)}</b>"
-
-
-def _range(interval: Mapping[str, float | None], sign: str = "") -> str:
-    ends = ["not determined" if end is None else _decimals(end, sign) for end in (interval["low"], interval["high"])]
-    if set(ends) == {"not determined"}:
-        return ends[0]
-    return f'<span class="range">{" to ".join(ends)}</span>'
-
-
-def _decimals(value: float, sign: str = "") -> str:
-    """Three decimals, with a minus sign that is as wide as a plus."""
-    return f"{value:{sign}.3f}".replace("-", "−")
-
-
-def _plain(interval: Mapping[str, float | None]) -> str:
-    value = interval["value"]
-    return "not determined" if value is None else f"{value:.3f} ({_range(interval)})"
 
 
 def _percent(interval: Mapping[str, float | None]) -> str:

@@ -43,26 +43,26 @@ def _exam_row(result: Mapping[str, Any], exam: Mapping[str, Any], risk: float | 
     peak = exam.get("peak") or {"mm": (None, None, None), "value": None, "members": None}
     warnings = sum(warning.get("exam_id") == exam["exam_id"] for warning in result["warnings"])
     return [
-        *map(_text, (result["patient_id"], exam["exam_id"], exam["date"])),
+        *map(text_cell, (result["patient_id"], exam["exam_id"], exam["date"])),
         *map(_number, (exam["months_before_landmark"], exam["attention"], exam.get("attention_gradient"))),
         *map(_number, (risk, exam["risk_without"], *peak["mm"], peak["value"])),
         _count(peak["members"]),
         *map(_number, (exam["field"]["liver_fraction"], exam["field"]["filled_fraction"])),
-        *(_text(_paths(exam["saliency"])), _count(warnings), _text(_notice(result))),
+        *(text_cell(_paths(exam["saliency"])), _count(warnings), text_cell(_notice(result))),
     ]
 
 
 def _patient_row(result: Mapping[str, Any]) -> list[str]:
     bundle, spread = result["bundle"], result["spread"]
     return [
-        *map(_text, (result["patient_id"], result["landmark"])),
+        *map(text_cell, (result["patient_id"], result["landmark"])),
         *map(_number, (result["horizon_months"], result["risk"], result["risk_uncalibrated"])),
         _truth(bundle["calibrated"]),
         *map(_number, (spread["low"], spread["high"], spread["sd"])),
         *map(_count, (len(result["members"]), len(result["exams"]))),
         *map(_truth, (result.get("phantom", False), bundle["demonstration"])),
-        *map(_text, (f"{bundle['name']} {bundle['version']}", bundle["sha256"])),
-        *map(_text, ((result.get("explanation") or {}).get("method", ""), _notice(result))),
+        *map(text_cell, (f"{bundle['name']} {bundle['version']}", bundle["sha256"])),
+        *map(text_cell, ((result.get("explanation") or {}).get("method", ""), _notice(result))),
     ]
 
 
@@ -78,7 +78,7 @@ def _paths(saliency: Mapping[str, str] | None) -> str:
     return "; ".join(path if channel == "all" else f"{channel}: {path}" for channel, path in saliency.items())
 
 
-def _text(value: object) -> str:
+def text_cell(value: object) -> str:
     """Text as a cell that no spreadsheet takes for a formula (OWASP, CSV injection)."""
     cell = str(value)
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
