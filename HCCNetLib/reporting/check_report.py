@@ -10,7 +10,7 @@ from typing import Any
 
 from HCCNetLib.reporting.check_charts import Bar, bar_chart, mark, perturbation_chart
 from HCCNetLib.reporting.elements import rows, wide_table
-from HCCNetLib.reporting.figures import bold, interval_range, plain, signed, table
+from HCCNetLib.reporting.figures import bold, interval_range, signed, table
 from HCCNetLib.reporting.numbers import percent
 from HCCNetLib.reporting.page import STYLE
 from HCCNetLib.reporting.report import RESEARCH_ONLY
@@ -109,8 +109,8 @@ def _lesions(content: Mapping[str, Any]) -> str:
     bars = [Bar(name, one["hit_rate"], {**_NONE, "value": one["random"]}) for name, one in found.items()]
     title = f"Share of patients whose map's peak lies within {first['within_mm']:g} mm of the lesion"
     lines = [
-        (escape(name), _places(one["median_distance_mm"], 1), plain(one["distance_mm"]), _share(one["energy"]),
-         percent(one["lesion_share_of_field"]), plain(one["energy_over_volume"]))
+        (escape(name), _places(one["median_distance_mm"], 1), _tenths(one["distance_mm"]), _share(one["energy"]),
+         percent(one["lesion_share_of_field"]), _tenths(one["energy_over_volume"]))
         for name, one in found.items()
     ]  # fmt: skip
     head = (
@@ -276,8 +276,11 @@ def _limits(cohort: Mapping[str, Any]) -> str:
         "Intervals tell how the figures vary between patients, not between trainings.",
     ]
     if cohort["phantom"]:
-        limits.insert(0, "The phantom is simpler than a patient: one target lesion, few distractors, no motion within an exam. Maps "
-                         "that find the lesion here may fail on patients.")  # fmt: skip
+        limits.insert(
+            0,
+            "The phantom is simpler than a patient: one target lesion, few distractors, no motion within an exam. Maps that "
+            "find the lesion here may fail on patients.",
+        )
     return (
         f"<section><h2>What this does not tell</h2><ul>{''.join(f'<li>{text}</li>' for text in limits)}</ul></section>"
     )
@@ -336,6 +339,11 @@ def _share(interval: Mapping[str, float | None]) -> str:
 
 def _percents(interval: Mapping[str, float | None]) -> str:
     return "" if interval["low"] is None else f"{percent(interval['low'])} to {percent(interval['high'])}"
+
+
+def _tenths(interval: Mapping[str, float | None]) -> str:
+    value, low, high = (_places(interval[key], 1) for key in ("value", "low", "high"))
+    return f"{value}<br><small>{low} to {high}</small>"
 
 
 def _places(value: float | None, places: int) -> str:
