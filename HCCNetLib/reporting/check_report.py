@@ -87,12 +87,14 @@ def _methods(methods: Mapping[str, Any]) -> str:
         lines.append(
             (f"{escape(method['title'])}<br><code>{escape(key)}</code>", f"{method['resolution_mm']:g} mm", hits, inside,
              energy, bold(method["randomised"]["like_randomised"], "+"), _places(method["agreement"], 2),
-             f"{_places(cost['measured'], 1)} ×<br><small>{cost['passes']:.1f} passes</small>")
+             f"{_places(cost['measured'], 1)} ×<br><small>{cost['passes']:.3g} passes</small>")
         )  # fmt: skip
     told = "".join(f"<li><b>{escape(m['title'])}</b>: {escape(m['description'])}</li>" for m in methods.values())
     note = (
-        "Cost: measured time of explaining, divided by that of encoding the exams; below, the passes of the backbone that it "
-        "should take. Members agree: mean correlation between the evidence of two members of the ensemble."
+        "Peak at the lesion: in how many patients, of those whose lesion is known. Like randomised networks: rank correlation "
+        "with the evidence of networks with random weights; near 0 is what to hope for. Members agree: mean correlation between "
+        "the evidence of two members of the ensemble. Cost: measured time of explaining, divided by that of encoding the exams; "
+        "below, the passes of the backbone that it should take."
     )
     return (
         f'<section><h2>Methods</h2>{wide_table("methods", head, lines)}<p class="note">{note}</p>'
@@ -260,7 +262,7 @@ def _attention(attention: Mapping[str, Any] | None) -> str:
         "largest: share of patients in whom the exam with most attention is the one with the largest lesion; diamond: one "
         f"exam drawn at random.</figcaption></figure><p class=note>The largest lesion is the latest in "
         f"{_percent(attention['largest_is_latest'])} of these patients. The latest exam has most attention in: {latest}. "
-        "Attention that has to do with age of the exam alone would show in these figures as well.</p></section>"
+        "Attention that follows the age of an exam alone would show in these figures as well.</p></section>"
     )
 
 
