@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=tuple(METHODS),
         help=f"that makes the maps (default: {DEFAULT_METHOD}). Integrated gradients tell channels apart; they and occlusion "
-        "take a hundred times as long",
+        "take many times as long",
     )
     parser.add_argument(
         "--check",

@@ -2,7 +2,7 @@
 
 from HCCNetLib.explanation.attention import GradientAttention
 from HCCNetLib.explanation.change import Change, ChangeEvidence
-from HCCNetLib.explanation.class_activation import ClassActivation
+from HCCNetLib.explanation.class_activation import ClassActivation, IntegratedActivation
 from HCCNetLib.explanation.evidence import ALL, EnsembleEvidence, Evidence, ExamMaps, Peak, cell_affine, exam_maps
 from HCCNetLib.explanation.explainer import Explainer
 from HCCNetLib.explanation.integrated_gradients import IntegratedGradients
@@ -22,6 +22,7 @@ __all__ = [
     "ExamMaps",
     "Explainer",
     "GradientAttention",
+    "IntegratedActivation",
     "IntegratedGradients",
     "Occlusion",
     "PatientExplanation",

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from HCCNetLib.explanation.evidence import cell_affine
+from HCCNetLib.explanation.evidence import cell_affine, positive_part
 from HCCNetLib.explanation.path import integrate
 from HCCNetLib.inference import EncodedSequence
 from HCCNetLib.models import HCCNet, stage_stride
@@ -93,7 +93,7 @@ class ChangeEvidence:
         ]
         largest = max(float(np.abs(values).max()) for values in signed)
         scale = largest if largest > 0 else 1.0
-        return tuple((np.maximum(values, 0) / scale, np.maximum(-values, 0) / scale) for values in signed)
+        return tuple((positive_part(values, scale), positive_part(-values, scale)) for values in signed)
 
 
 def _by_picture(model: HCCNet, sequence: EncodedSequence, new: int, difference: float) -> Tensor:

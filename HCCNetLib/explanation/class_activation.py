@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from HCCNetLib.explanation.path import mean_gradient
 from HCCNetLib.inference import EncodedSequence
 from HCCNetLib.models import STAGES, HCCNet, ModelConfig, stage_stride
 from HCCNetLib.models.convnext3d import Variant, stage_macs
+
+_STEPS = 8
 
 
 class ClassActivation:
@@ -50,20 +53,69 @@ class ClassActivation:
 
     def evidence(self, model: HCCNet, sequence: EncodedSequence) -> Tensor:
         """(S, 1, x, y, z), all exams at once."""
-        backbone, stage = model.backbone, self._stage
-        features = sequence.stage_maps[stage - 1]
-        with torch.enable_grad():
-            if stage == STAGES:
-                entered = features.detach().requires_grad_(True)
-                last = entered
-            else:
-                entered = backbone.enter_stage(stage, features).detach().requires_grad_(True)
-                last = backbone.forward_stages(backbone.leave_stage(stage, entered), start=stage + 1)
-            logit = sequence.reading.logit(model, backbone.pool(last)[None])
-            (gradient,) = torch.autograd.grad(logit.sum(), entered)
-        entered = entered.detach()
-        in_field = functional.avg_pool3d(sequence.field[:, None].to(entered.dtype), stage_stride(stage - 1))
-        total = in_field.sum(dim=(2, 3, 4), keepdim=True).clamp_min(1e-6)
-        mean = (entered * in_field).sum(dim=(2, 3, 4), keepdim=True) / total
-        evidence: Tensor = ((entered - mean) * gradient).sum(dim=1, keepdim=True) * (in_field > 0)
-        return evidence
+        entered, difference = features_of(model, sequence, self._stage)
+        gradient = logit_gradient(model, sequence, self._stage, entered)
+        return (difference * gradient).sum(dim=1, keepdim=True)
+
+
+class IntegratedActivation:
+    """Class activation, stage 1, with the gradient averaged along the way from the average cell to the cell as it is.
+
+    A network that is sure of itself hardly reacts to a small change, so that its gradient at the exams themselves is weak
+    and says little; on the way there it is not. All exams go the way together. Over all exams, evidence sums to the logit
+    minus the logit had every cell been its exam's average, as far as eight steps are enough.
+    """
+
+    key = "integrated-activation"
+    title = "integrated class activation, stage 1"
+    per_channel = False
+    description = (
+        "Features of the network's first stage, each minus its mean over the exam's field, times the gradient of the output, "
+        f"averaged in {_STEPS} steps from exams all of whose cells are average to the exams as they are, summed over the "
+        "features: what each cell's difference from the average of its exam brings to the output."
+    )
+
+    def resolution_voxels(self, crop: int) -> int:
+        """3."""
+        return stage_stride(0)
+
+    def passes(self, config: ModelConfig) -> float:
+        """Forward and backward through stages 2 to 4 at every step."""
+        return _STEPS * ClassActivation(1).passes(config)
+
+    def evidence(self, model: HCCNet, sequence: EncodedSequence) -> Tensor:
+        """(S, 1, x, y, z)."""
+        entered, difference = features_of(model, sequence, 1)
+
+        def gradients(place: Tensor) -> Tensor:
+            return logit_gradient(model, sequence, 1, entered - (1 - place) * difference)[None]
+
+        evidence = difference * mean_gradient(gradients, difference, _STEPS, batch=1)
+        return evidence.sum(dim=1, keepdim=True)
+
+
+def features_of(model: HCCNet, sequence: EncodedSequence, stage: int) -> tuple[Tensor, Tensor]:
+    """What a stage, 1 to 4, hands on, and its difference from each exam's mean over the field; both (S, C', x, y, z).
+
+    Cells in which nothing was read differ by 0.
+    """
+    features = sequence.stage_maps[stage - 1]
+    if stage < STAGES:
+        features = model.backbone.enter_stage(stage, features)
+    in_field = functional.avg_pool3d(sequence.field[:, None].to(features.dtype), stage_stride(stage - 1))
+    total = in_field.sum(dim=(2, 3, 4), keepdim=True).clamp_min(1e-6)
+    mean = (features * in_field).sum(dim=(2, 3, 4), keepdim=True) / total
+    return features, (features - mean) * (in_field > 0)
+
+
+def logit_gradient(model: HCCNet, sequence: EncodedSequence, stage: int, features: Tensor) -> Tensor:
+    """∂logit/∂features, where ``features`` (S, C', x, y, z) of all exams stand for what a stage hands on."""
+    backbone = model.backbone
+    features = features.detach().requires_grad_(True)
+    with torch.enable_grad():
+        last = features
+        if stage < STAGES:
+            last = backbone.forward_stages(backbone.leave_stage(stage, features), start=stage + 1)
+        logit = sequence.reading.logit(model, backbone.pool(last)[None])
+        (gradient,) = torch.autograd.grad(logit.sum(), features)
+    return gradient

@@ -139,27 +139,29 @@ def exam_maps(
     Args:
         evidence: of the exams.
         prepared: the exams.
-        channels: the bundle's, for a method that tells them apart.
+        channels: names of the channels that the evidence tells apart, where maps of them are wanted.
     """
-    names = (ALL, *channels) if evidence.cells.shape[1] > 1 else (ALL,)
+    cells = evidence.total[:, None]
+    if channels and evidence.cells.shape[1] > 1:
+        cells = np.concatenate([cells, evidence.cells], axis=1)
+    names = (ALL, *channels)[: cells.shape[1]]
     signed = [
-        {name: _on_exam(cells, evidence.cell_voxels, exam) for name, cells in zip(names, of_exam, strict=True)}
-        for of_exam, exam in zip(_with_total(evidence), prepared, strict=True)
+        {name: _on_exam(values, evidence.cell_voxels, exam) for name, values in zip(names, of_exam, strict=True)}
+        for of_exam, exam in zip(cells, prepared, strict=True)
     ]
     largest = max(float(np.abs(values).max()) for of_exam in signed for values in of_exam.values())
     scale = largest if largest > 0 else 1.0
     maps = []
     for index, (of_exam, exam) in enumerate(zip(signed, prepared, strict=True)):
-        towards = {name: np.maximum(values, 0) / scale for name, values in of_exam.items()}
-        against = {name: np.maximum(-values, 0) / scale for name, values in of_exam.items()}
+        towards = {name: positive_part(values, scale) for name, values in of_exam.items()}
+        against = {name: positive_part(-values, scale) for name, values in of_exam.items()}
         maps.append(ExamMaps(towards, against, _peak(towards[ALL], evidence, index, exam)))
     return tuple(maps)
 
 
-def _with_total(evidence: Evidence) -> NDArray[np.float32]:
-    """(S, 1 or 1 + C, x, y, z): the sum, and the channels where they are told apart."""
-    total = evidence.total[:, None]
-    return total if evidence.cells.shape[1] == 1 else np.concatenate([total, evidence.cells], axis=1)
+def positive_part(values: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """What is above 0, on a scale, in single precision."""
+    return (np.maximum(values, 0) / scale).astype(np.float32)
 
 
 def _on_exam(cells: NDArray[np.float32], cell_voxels: int, exam: PreparedExam) -> NDArray[np.float32]:

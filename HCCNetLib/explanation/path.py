@@ -30,14 +30,14 @@ def integrate(gradients: Callable[[Tensor], Tensor], way: Tensor, difference: fl
         The shape of ``way``.
     """
     for doubling in range(_DOUBLINGS + 1):
-        result = way * _mean(gradients, way, steps * 2**doubling, batch)
+        result = way * mean_gradient(gradients, way, steps * 2**doubling, batch)
         if abs(float(result.double().sum()) - difference) <= _CLOSE * max(abs(difference), 1.0):
             break
     return result
 
 
-def _mean(gradients: Callable[[Tensor], Tensor], way: Tensor, steps: int, batch: int) -> Tensor:
-    """The gradient averaged along the way."""
+def mean_gradient(gradients: Callable[[Tensor], Tensor], way: Tensor, steps: int, batch: int) -> Tensor:
+    """The gradient averaged along a way, by Gauss-Legendre quadrature with a fixed number of steps."""
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     places, shares = (torch.tensor(v, dtype=way.dtype, device=way.device) for v in ((nodes + 1) / 2, weights / 2))
     mean = torch.zeros_like(way)

@@ -116,7 +116,7 @@ class PatientExplanation:
             "description": f"{explainer.description} {_HOW_DRAWN}",
             "key": explainer.key,
             "resolution_mm": voxels * preprocessing.spacing_mm,
-            "passes": round(explainer.passes(self._description.model), 2),
+            "passes": round(explainer.passes(self._description.model), 1),
             "agreement": evidence.agreement,
             "check": None if self._check is None else dict(self._check),
         }

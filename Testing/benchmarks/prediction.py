@@ -1,6 +1,6 @@
-"""Seconds per stage of a prediction, and of preparing exams step by step on whole volumes, in one run.
+"""Seconds per stage of a prediction, of each way of explaining it, and of preparing exams step by step, in one run.
 
-    python Testing/benchmarks/prediction.py [INPUT] [--variant pico] [--members 10]
+    python Testing/benchmarks/prediction.py [INPUT] [--variant pico] [--members 10] [--methods class-activation-1 ...]
 
 INPUT is a patient folder (default: the package's sample patient). Weights are random: their values cost no time.
 """
@@ -25,7 +25,7 @@ from random_bundle import write_random_bundle  # noqa: E402
 from step_by_step import prepare_step_by_step  # noqa: E402
 
 from HCCNetLib.bundles import Bundle, write_bundle  # noqa: E402
-from HCCNetLib.explanation import ClassActivation  # noqa: E402
+from HCCNetLib.explanation import DEFAULT_METHOD, METHODS, ChangeEvidence, EnsembleEvidence, exam_maps, make_explainer  # noqa: E402
 from HCCNetLib.inference import Predictor  # noqa: E402
 from HCCNetLib.models import HCCNet, ModelConfig  # noqa: E402
 from HCCNetLib.preprocessing import prepare_exam  # noqa: E402
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("input", type=Path, nargs="?", default=ROOT / "HCCNetLib" / "samples" / "RA01")
     parser.add_argument("--variant", default="pico")
     parser.add_argument("--members", type=int, default=10)
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS))
     arguments = parser.parse_args()
     patient = read_input(arguments.input).patients[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -48,6 +49,7 @@ def main() -> None:
         )
         compare_preparation(patient, bundle)
         time_prediction(patient, bundle)
+        time_methods(patient, bundle, arguments.methods)
 
 
 def random_bundle(folder: Path, variant: str, members: int) -> Bundle:
@@ -86,14 +88,28 @@ def time_prediction(patient: Patient, bundle: Bundle) -> None:
     start = time.perf_counter()
     prepared = predictor.prepare(patient)
     stages = {"read and prepare": time.perf_counter() - start}
-    activation = ClassActivation()
-    stages.update(predictor.predict_prepared(patient, prepared, [activation]).seconds)
+    evidence, change = EnsembleEvidence(make_explainer(DEFAULT_METHOD)), ChangeEvidence()
+    stages.update(predictor.predict_prepared(patient, prepared, [evidence, change]).seconds)
     start = time.perf_counter()
-    activation.maps(prepared)
+    exam_maps(evidence.result(), prepared)
+    change.maps(prepared)
     stages["map"] = time.perf_counter() - start
     print("\nstage              seconds")
     for stage, seconds in [*stages.items(), ("sum", sum(stages.values()))]:
         print(f"{stage:18s} {seconds:7.2f}")
+
+
+def time_methods(patient: Patient, bundle: Bundle, methods: list[str]) -> None:
+    """Each method's seconds as a multiple of encoding the same exams, beside what it says it costs."""
+    predictor = Predictor(bundle, "cpu")
+    prepared = predictor.prepare(patient)
+    predictor.predict_prepared(patient, prepared)  # loads the members
+    print("\nmethod                 explaining  encoding  measured ratio  forward passes by its own account")
+    for key in methods:
+        evidence = EnsembleEvidence(make_explainer(key))
+        seconds = predictor.predict_prepared(patient, prepared, [evidence]).seconds
+        ratio, passes = seconds["explain"] / seconds["encode"], evidence.explainer.passes(bundle.description.model)
+        print(f"{key:21s} {seconds['explain']:9.2f} s {seconds['encode']:7.2f} s  {ratio:14.1f}  {passes:.1f}")
 
 
 if __name__ == "__main__":

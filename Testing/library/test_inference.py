@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers import DWI, make_patient, write_nifti
-from test_preprocessing import stored_differently
+from helpers import DWI, make_patient
 
 from HCCNetLib.bundles import Bundle, Calibration, write_bundle
-from HCCNetLib.explanation import ClassActivation, cell_affine
-from HCCNetLib.inference import MAP_STAGE, EncodedSequence, Predictor, choose_device, prediction_schema
+from HCCNetLib.explanation import ClassActivation, EnsembleEvidence
+from HCCNetLib.inference import Predictor, choose_device, prediction_schema
 from HCCNetLib.inference.attention import attention_rollout
 from HCCNetLib.inference.predictor import calibrate
 from HCCNetLib.models import HCCNet, ModelConfig
 from HCCNetLib.preprocessing import prepare_exam
-from HCCNetLib.readers import read_input
-from HCCNetLib.records import ArrayImage, Exam, Patient, Refusal
+from HCCNetLib.records import Exam, Patient, Refusal
 
 DATES = ("2019-01-10", "2019-08-02", "2020-11-30", "2021-03-14")
 
@@ -118,7 +113,7 @@ def test_each_exam_is_encoded_once_per_member(
         return original(self, x, start, stop)
 
     monkeypatch.setattr(ConvNeXt3d, "forward_stages", counting)
-    Predictor(bundle, "cpu").predict(patient, [ClassActivation()])
+    Predictor(bundle, "cpu").predict(patient, [EnsembleEvidence(ClassActivation(3))])
     assert sum(encoded) == len(patient.exams) * len(bundle.description.members)
 
 
@@ -202,127 +197,6 @@ def test_calibration_by_hand_and_at_the_ends() -> None:
     assert calibrate(np.array([0.2]), Calibration(2.0, 1.0)) == pytest.approx([0.14522], abs=1e-5)
     assert np.isfinite(calibrate(np.array([0.0, 1.0]), Calibration(1.5, 0.2))).all()
     assert calibrate(np.array([0.3]), None) == pytest.approx([0.3])
-
-
-# ---------------------------------------------------------------- maps
-
-
-def test_a_cell_lies_where_its_voxels_lie() -> None:
-    """The gradient of one cell of the third stage is centred on the voxels that its affine names."""
-    torch.manual_seed(0)
-    model = HCCNet(ModelConfig.variant("mini", 1, "v1"))  # layer scale 1e-6: blocks hardly mix neighbours
-    image = torch.randn(1, 1, 72, 72, 72, requires_grad=True)
-    cell = (4, 1, 2)
-    feature_map = model.backbone.forward_stages(image, stop=MAP_STAGE + 1)
-    assert feature_map.shape[2:] == (6, 6, 6)
-    feature_map[(0, slice(None), *cell)].pow(2).sum().backward()
-    weight = image.grad.abs()[0, 0]
-    reached = torch.nonzero(weight > weight.max() * 1e-3)
-    low, high = reached.min(dim=0).values.tolist(), reached.max(dim=0).values.tolist()
-    assert low == [12 * c for c in cell]
-    assert high == [12 * c + 11 for c in cell]
-    affine = np.diag([1.5, -1.5, 2.0, 1.0])
-    affine[:3, 3] = [10, 20, 30]
-    centre = cell_affine(affine, MAP_STAGE) @ [*cell, 1]
-    middle = affine @ [*((a + b) / 2 for a, b in zip(low, high, strict=True)), 1]
-    assert centre == pytest.approx(middle)
-
-
-class EvidenceProbe:
-    """Asks a member what becomes of its logit when the features that enter the last stage are changed."""
-
-    def __init__(self) -> None:
-        self.slopes: list[float] = []
-        self.drops: list[np.ndarray] = []
-
-    def observe(self, model: HCCNet, sequence: EncodedSequence) -> None:
-        model = copy.deepcopy(model).double()
-        features = model.backbone.enter_stage(MAP_STAGE + 1, sequence.feature_maps.double())
-
-        def logit(changed: torch.Tensor) -> float:
-            embeddings = model.backbone.pool(model.backbone.leave_stage(MAP_STAGE + 1, changed))
-            return float(model.classify(embeddings[None], sequence.times[None].double(), torch.tensor([4]))[0])
-
-        self.slopes.append((logit(features * (1 + 1e-4)) - logit(features * (1 - 1e-4))) / 2e-4)
-        whole = logit(features)
-        drops = np.zeros((6, 6, 6))
-        for cell in np.ndindex(6, 6, 6):
-            without = features.clone()
-            without[(3, slice(None), *cell)] = 0
-            drops[cell] = whole - logit(without)
-        self.drops.append(drops)
-
-
-def test_evidence_is_what_the_logit_loses_without_a_cell(bundle: Bundle, patient: Patient) -> None:
-    predictor = Predictor(bundle, "cpu")
-    prepared = predictor.prepare(patient)
-    activation, probe = ClassActivation(), EvidenceProbe()
-    predictor.predict_prepared(patient, prepared, [activation, probe])
-    evidence = activation.evidence()
-    assert evidence.shape == (4, 6, 6, 6)
-    assert float(evidence.sum(dtype=np.float64)) == pytest.approx(np.mean(probe.slopes), rel=2e-3)
-    drops = np.mean(probe.drops, axis=0)
-    assert np.corrcoef(evidence[3].ravel(), drops.ravel())[0, 1] > 0.9
-    assert evidence[3].std() == pytest.approx(drops.std(), rel=0.5)
-
-
-def test_maps_share_one_scale_per_patient_and_lie_on_their_exam(bundle: Bundle, patient: Patient) -> None:
-    predictor = Predictor(bundle, "cpu")
-    prepared = predictor.prepare(patient)
-    activation = ClassActivation()
-    predictor.predict_prepared(patient, prepared, [activation])
-    maps = activation.maps(prepared)
-    assert [m.shape for m in maps] == [e.images["DWI_b0"].grid.shape for e in patient.exams]
-    assert max(m.max() for m in maps) == pytest.approx(1)
-    assert min(m.min() for m in maps) >= 0
-    assert len({round(float(m.max()), 3) for m in maps}) > 1
-
-
-VARIANTS = [
-    pytest.param(flips, order, id=f"{''.join('-' if f else '+' for f in flips)} {''.join('XYZ'[i] for i in order)}")
-    for order in ((0, 1, 2), (2, 1, 0))
-    for flips in itertools.product((False, True), repeat=3)
-]
-
-
-@pytest.fixture(scope="module")
-def as_stored(bundle: Bundle, sample_patient: Patient) -> tuple[float, np.ndarray]:
-    predictor = Predictor(bundle, "cpu")
-    latest = Patient("P1", sample_patient.exams[-2:])
-    prepared = predictor.prepare(latest)
-    activation = ClassActivation()
-    prediction = predictor.predict_prepared(latest, prepared, [activation])
-    return prediction.risk, activation.maps(prepared)[1]
-
-
-@pytest.mark.parametrize(("flips", "order"), VARIANTS)
-def test_the_same_exam_stored_otherwise_gives_the_same_risk_and_the_same_map(
-    flips: tuple[bool, ...],
-    order: tuple[int, ...],
-    bundle: Bundle,
-    sample_patient: Patient,
-    as_stored: tuple[float, np.ndarray],
-    tmp_path: Path,
-) -> None:
-    """Eight orientations, both voxel orders, through real files."""
-    early, late = sample_patient.exams[-2:]
-    for channel in DWI:
-        image = late.images[channel]
-        other = stored_differently(ArrayImage(image.read(), image.grid.affine), order, flips)
-        write_nifti(tmp_path / "P1" / late.exam_id / f"{channel}.nii.gz", other.data, other.affine)
-    stored = read_input(tmp_path / "P1").patients[0].exams[0]
-    predictor = Predictor(bundle, "cpu")
-    variant = Patient("P1", (early, stored))
-    prepared = predictor.prepare(variant)
-    activation = ClassActivation()
-    prediction = predictor.predict_prepared(variant, prepared, [activation])
-    expected_risk, expected_map = as_stored
-    assert prediction.risk == pytest.approx(expected_risk, abs=1e-3)
-    expected = stored_differently(ArrayImage(expected_map, late.images["DWI_b0"].grid.affine), order, flips)
-    assert np.abs(activation.maps(prepared)[1] - expected.data).max() < 1e-2
-    assert prepared[1].source_grid.affine == pytest.approx(expected.affine, abs=1e-3)
-    wanted = ["".join(nib.aff2axcodes(a)) for a in (expected.affine, prepared[1].source_grid.affine)]
-    assert wanted[0] == wanted[1]
 
 
 def test_an_exam_needs_its_date_and_each_day_one_exam(patient: Patient) -> None:

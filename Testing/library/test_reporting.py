@@ -200,9 +200,9 @@ def test_a_png_of_what_is_no_picture_is_an_error(pixels):
 
 
 def test_weak_evidence_is_transparent_and_strong_evidence_is_ever_lighter_and_more_opaque():
-    drawn = colours.overlay(np.array([0, 0.29, 0.3, 0.6, 1, 7, np.nan], dtype=np.float32)).astype(int)
+    drawn = colours.overlay(np.array([0, 0.14, 0.15, 0.6, 1, 7, np.nan], dtype=np.float32)).astype(int)
     assert drawn[[0, 1, 6], 3].tolist() == [0, 0, 0]
-    ramp = colours.overlay(np.linspace(0.3, 1, 50, dtype=np.float32)).astype(float)
+    ramp = colours.overlay(np.linspace(0.15, 1, 50, dtype=np.float32)).astype(float)
     assert (np.diff(ramp[:, :3] @ (0.2126, 0.7152, 0.0722)) > 0).all()
     assert (np.diff(ramp[:, 3]) > 0).all()
     assert ramp[0, 3] > 50
@@ -321,7 +321,7 @@ def lab(rgb, seen="normal"):
 def test_no_colour_of_the_one_sign_passes_for_one_of_the_other_or_for_tissue(tissue, seen):
     drawn = []
     for scale in (colours.HIGHER, colours.LOWER):
-        rgba = colours.overlay(np.linspace(0.3, 1, 60, dtype=np.float32), scale).astype(float)
+        rgba = colours.overlay(np.linspace(0.15, 1, 60, dtype=np.float32), scale).astype(float)
         opaque = rgba[:, 3:] / 255
         drawn.append(lab(opaque * rgba[:, :3] + (1 - opaque) * tissue, seen))
     assert np.linalg.norm(drawn[0][:, None] - drawn[1][None], axis=-1).min() > 13
@@ -332,7 +332,7 @@ def test_both_scales_share_threshold_and_opacity_and_the_blue_one_grows_lighter_
     share = np.linspace(0, 1, 101, dtype=np.float32)
     higher, lower = colours.overlay(share), colours.overlay(share, colours.LOWER)
     assert np.array_equal(higher[:, 3], lower[:, 3])
-    assert np.allclose(np.diff(lab(colours.LOWER)[:, 0]), 5, atol=0.3)
+    assert np.allclose(np.diff(lab(colours.LOWER)[:, 0]), 4.5, atol=0.3)
     assert (lower[:, 2] > lower[:, 0]).all()  # blue above red throughout
 
 
@@ -358,7 +358,7 @@ def test_however_maps_are_stored_both_signs_are_drawn_where_they_are(order, flip
     for css, values in (("overlay", more), ("against", less)):
         expected = [values[::-1, ::-1, k].T, values[::-1, j, ::-1].T, values[i, ::-1, ::-1].T]
         for drawn, cut in zip(page.pictures(css), expected, strict=True):
-            assert np.array_equal(drawn[..., 3] > 0, cut >= 0.3)
+            assert np.array_equal(drawn[..., 3] > 0, cut >= 0.15)
 
 
 def test_the_two_signs_have_their_own_colours():
@@ -451,14 +451,14 @@ def test_pictures_with_both_signs_say_so_in_alt_text_caption_and_legend():
         "Colour scale from 0 to 1: evidence for a higher risk",
         "Colour scale from 0 to 1: evidence for a lower risk, where switched on",
     ]
-    assert "share of the patient's strongest evidence of either kind, 0-1; below 0.3 not drawn" in text
+    assert "share of the patient's strongest evidence of either kind, 0-1; below 0.15 not drawn" in text
 
 
 def test_a_missing_or_faint_sign_is_said_to_be_so():
     none = render_report(result(), [signed_picture(higher=0.0)])
     assert "There is no evidence for a higher risk in this exam: the slices go through the centre of the field" in none
     assert "There is no evidence for a lower risk in this exam." in render_report(result(), [signed_picture(lower=0)])
-    assert "0.20 (below 0.3: not drawn)" in render_report(result(), [signed_picture(higher=0.2)])
+    assert "0.10 (below 0.15: not drawn)" in render_report(result(), [signed_picture(higher=0.1)])
     still = render_report(result(), [signed_picture("change", higher=0.0, lower=0.0)])
     assert "Nothing raised or lowered the output in this exam: the slices go through the centre of the field" in still
 
@@ -477,7 +477,7 @@ def test_a_picture_of_change_stands_with_what_changed_and_names_the_exam_before(
         "Colour scale from 0 to 1: raised the output compared with the exam of 2022-04-20",
         "Colour scale from 0 to 1: lowered the output compared with the exam of 2022-04-20",
     ]
-    assert "share of the patient's largest change, 0-1; below 0.3 not drawn" in text
+    assert "share of the patient's largest change, 0-1; below 0.15 not drawn" in text
     assert "The exams are not registered to each other" in text
     assert all("checked" in box for box in page.of("input") if box["name"] in ("raised", "lowered"))
 
@@ -536,8 +536,8 @@ def test_a_field_around_the_whole_slice_is_said_to_be_so():
 
 def test_evidence_below_the_threshold_is_said_not_to_be_drawn():
     saliency = np.zeros((8, 9, 7), np.float32)
-    saliency[2, 2, 2] = 0.2
-    assert "0.20 (below 0.3: nothing is drawn)" in render_report(result(), [picture(saliency=saliency)])
+    saliency[2, 2, 2] = 0.1
+    assert "0.10 (below 0.15: nothing is drawn)" in render_report(result(), [picture(saliency=saliency)])
 
 
 # The outline of the field
@@ -783,7 +783,7 @@ def test_a_result_without_the_new_fields_makes_the_page_it_made_before(nothing):
     text = page.text()
     assert "What changed" not in text
     assert "gradient-weighted" not in text
-    assert "share of the patient's strongest evidence, 0-1; below 0.3 not drawn" in text
+    assert "share of the patient's strongest evidence, 0-1; below 0.15 not drawn" in text
     assert all(label.endswith(", with the map of evidence on top") for label in slice_labels(page))
     assert "How faithful this map is has not been tested for this bundle." in text
     assert not {"Agreement", "Resolution", "Cost"} & set(text.split())
