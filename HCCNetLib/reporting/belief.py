@@ -31,8 +31,9 @@ def _check(check: Mapping[str, Any] | None) -> str:
     where = "On the phantom" if check["phantom"] else "On patients with known lesions"
     caution = " The phantom is simpler than a patient." if check["phantom"] else ""
     return (
-        f"{where}, this map's peak lay within {check['within_mm']:g} mm of the lesion in {check['hits']} of "
-        f"{check['patients']} patients (inside it in {check['inside']}); a random point in the liver would in "
+        f"{where}, this map's peak in the latest exam lay within {check['within_mm']:g} mm of the lesion in {check['hits']} "
+        f"of {check['patients']} patients who were diagnosed (inside it in {check['inside']}); a random point in the liver "
+        f"would in "
         f"{whole_percent(check['random'])}.{caution}"
     )
 

@@ -793,7 +793,8 @@ def test_the_check_of_the_map_is_quoted_before_the_pictures():
     shown = result(explanation=explained(check=CHECK, agreement=0.52, resolution_mm=18, passes=0.4))
     text = Page(render_report(shown, [signed_picture()])).text()
     assert (
-        "On the phantom, this map's peak lay within 10 mm of the lesion in 38 of 40 patients (inside it in 19); a random "
+        "On the phantom, this map's peak in the latest exam lay within 10 mm of the lesion in 38 of 40 patients who were "
+        "diagnosed (inside it in 19); a random "
         "point in the liver would in 5%."
     ) in text
     assert text.index("How far the map can be believed") < text.index("Pictures")

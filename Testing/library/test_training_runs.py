@@ -21,7 +21,7 @@ from training_helpers import SETTINGS, example, examples_of, log_of, open_cache,
 
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.commands.main import main
-from HCCNetLib.explanation.class_activation import ClassActivation
+from HCCNetLib.explanation import DEFAULT_METHOD, ChangeEvidence, EnsembleEvidence, exam_maps, make_explainer
 from HCCNetLib.inference import Predictor
 from HCCNetLib.models import HCCNet
 from HCCNetLib.preprocessing import prepare_exam
@@ -513,13 +513,14 @@ def test_bundles_without_dates_or_history_predict(settings, tiny_phantom, tmp_pa
     assert main(settings(**arm)) == 0
     bundle = Bundle.open(tmp_path / "run" / "bundle")
     patient = max(read_input(tiny_phantom).patients, key=lambda p: len(p.exams))
-    observer = ClassActivation()
+    observer, change = EnsembleEvidence(make_explainer(DEFAULT_METHOD)), ChangeEvidence()
     predictor = Predictor(bundle, "cpu")
-    prediction = predictor.predict(patient, [observer])
+    prediction = predictor.predict(patient, [observer, change])
     attention = [exam.attention for exam in prediction.exams]
     assert sum(attention) == pytest.approx(1)
     codes = {w.code for w in prediction.warnings}
-    evidence = observer.evidence()
+    evidence = observer.result()
+    assert len(change.changes()) == len(patient.exams) - 1
     if "time" in arm:
         assert bundle.description.time_unit == "exams"
         assert min(attention) > 0
@@ -527,11 +528,12 @@ def test_bundles_without_dates_or_history_predict(settings, tiny_phantom, tmp_pa
     else:
         assert attention[:-1] == [0.0] * (len(attention) - 1)
         assert "earlier_exams_unused" in codes
-        assert not evidence[:-1].any()
-        assert evidence[-1].any()
+        assert not evidence.cells[:-1].any()
+        assert evidence.cells[-1].any()
+        assert all(one.by_dates == 0 for one in change.changes())  # one exam is read, always at time 0
         config = bundle.description
         prepared = [prepare_exam(exam, config.channels, config.preprocessing) for exam in patient.exams]
-        assert not any(m.any() for m in observer.maps(prepared)[:-1])
+        assert not any(m.towards["all"].any() or m.against["all"].any() for m in exam_maps(evidence, prepared)[:-1])
         # The risk is that of the latest exam alone.
         alone = predictor.predict(type(patient)(patient.patient_id, patient.exams[-1:]))
         assert alone.risk == pytest.approx(prediction.risk, abs=1e-6)
