@@ -21,6 +21,7 @@ from training_helpers import CHANNELS, PREPROCESSING
 
 from HCCNetLib.bundles import Bundle, BundleDescription, write_bundle
 from HCCNetLib.bundles.bundle import PLACEHOLDER_MEMBER
+from HCCNetLib.commands import checking
 from HCCNetLib.commands.checking import fresh_network
 from HCCNetLib.commands.main import main
 from HCCNetLib.evaluation import faithfulness as figures
@@ -324,6 +325,34 @@ def test_noise_is_a_twentieth_of_the_bodys_sd_and_stays_in_the_field():
     assert with_noise(exam, PreprocessingConfig(), rng).data[inside].std() == pytest.approx(NOISE_SD, rel=0.03)
 
 
+def test_how_far_the_output_moves_is_told_whatever_the_direction(monkeypatch):
+    """A network whose output rises without detail: the right order moves it at once, a random one at the end."""
+    steps = len(FRACTIONS)
+    at_once, at_the_end = [0.0] + [2.0] * (steps - 1), [0.0] * (steps - 1) + [2.0]
+    curves = np.array([[at_once, at_once[::-1]], [at_the_end, at_the_end[::-1]], [at_the_end, at_the_end[::-1]]])
+
+    class Planted:
+        def __init__(self, orders):
+            assert len(orders) == 1 + checking.DRAWS
+
+        def curves(self):
+            return curves
+
+    monkeypatch.setattr(checking, "Perturbation", Planted)
+    check = checking.Check(
+        SimpleNamespace(predict_prepared=lambda *_: None), None, ["occlusion"], None, 0, lambda *_: None
+    )
+    monkeypatch.setattr(check, "_prepared", lambda _: [None])
+    monkeypatch.setattr(check, "_orders", lambda *_: [None] * (1 + checking.DRAWS))
+    check.subjects = [checking.Subject(None, True, rows={"occlusion": row()})]
+    check.perturb(1)
+    (found,) = check.subjects[0].rows.values()
+    gained = 2 * (steps - 2) / (steps - 1)
+    assert (found.deletion_difference, found.deletion_moved) == (pytest.approx(gained), pytest.approx(gained))
+    # Insertion begins at the other end: at the first step it is still where it was, and at last it falls.
+    assert (found.insertion_difference, found.insertion_moved) == (pytest.approx(gained), pytest.approx(-gained))
+
+
 def row(patient="P", **values):
     return MapFigures(patient, "m", "E", True, **values)
 
@@ -477,6 +506,8 @@ def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, checked):
         assert 0 <= found["energy"]["value"] <= 1
         assert -1 <= method["randomised"]["like_randomised"]["value"] < 0.9
         assert method["randomised"]["patients"] == 5
+        for same, other in (("like_randomised", "like_other_patient"), ("overlap_randomised", "overlap_other_patient")):
+            assert method["randomised"][same] != method["randomised"][other]
         assert method["perturbation"]["patients"] == method["stability"]["patients"] == 2
         deletion, insertion = (method["perturbation"][kind]["curve"] for kind in ("deletion", "insertion"))
         assert len(deletion) == len(FRACTIONS)
@@ -501,6 +532,13 @@ def test_patients_with_the_diagnosis_come_first_and_each_has_a_row_per_method(ti
         if r["distance_mm"]:
             assert (r["hit"] == "1") == (float(r["distance_mm"]) <= WITHIN_MM)
     assert sum(r["deletion_difference"] != "" for r in rows) == 4
+    for key, method in checked.content["methods"].items():
+        for kind in ("deletion", "insertion"):
+            told = method["perturbation"][kind]
+            of_rows = [float(r[f"{kind}_difference"]) for r in rows if r["method"] == key and r[f"{kind}_difference"]]
+            assert told["difference"]["value"] == pytest.approx(np.mean(of_rows))
+            of_curves = area(np.array(told["curve"])) - area(np.array(told["random"]))
+            assert told["difference"]["value"] == pytest.approx(of_curves, abs=1e-9)
     hits = sum(r["hit"] == "1" for r in rows if r["method"] == "class-activation-2")
     assert hits == checked.content["methods"]["class-activation-2"]["localisation"]["hits"]
 
