@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -21,11 +22,12 @@ from training_helpers import CHANNELS, PREPROCESSING
 
 from HCCNetLib.bundles import Bundle, BundleDescription, write_bundle
 from HCCNetLib.bundles.bundle import PLACEHOLDER_MEMBER
-from HCCNetLib.commands import checking
+from HCCNetLib.commands import checking, explain_check
 from HCCNetLib.commands.checking import fresh_network
 from HCCNetLib.commands.main import main
 from HCCNetLib.evaluation import faithfulness as figures
 from HCCNetLib.evaluation.faithfulness import Burden, MapFigures, mean_interval
+from HCCNetLib.evaluation.selection import select_latest_labelled
 from HCCNetLib.explanation import ALL, Evidence, ExamMaps, Peak, exam_maps
 from HCCNetLib.explanation.check import CHECK_FILE, beside, find_check
 from HCCNetLib.explanation.evidence import _cell_voxels
@@ -53,6 +55,7 @@ from HCCNetLib.inference import NOTICE, EncodedSequence, Reading
 from HCCNetLib.models import ModelConfig
 from HCCNetLib.preprocessing import PreparedExam, PreprocessingConfig
 from HCCNetLib.preprocessing.field import Window
+from HCCNetLib.readers import read_input
 from HCCNetLib.records import Grid, Refusal
 from HCCNetLib.synthetic.truth import find_truth
 
@@ -219,10 +222,13 @@ def test_maps_of_chance_are_alike_by_chance_and_a_map_is_like_itself():
 def test_only_cells_in_both_fields_are_compared():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 6, 6, 6))
-    b[:3], a_field, b_field = a[:3], np.zeros((6, 6, 6), dtype=bool), np.zeros((6, 6, 6), dtype=bool)
-    a_field[:3], b_field[1:] = True, True
-    assert compare(cells_of(a, a_field), cells_of(b, b_field), rng).correlation == pytest.approx(1)
-    assert compare(cells_of(a), cells_of(b), rng).correlation < 0.9
+    b[1:3] = a[1:3]  # alike there and nowhere else
+    first, last = np.zeros((2, 6, 6, 6), dtype=bool)
+    first[:3], last[1:] = True, True
+    assert compare(cells_of(a, first), cells_of(b, last), rng).correlation == pytest.approx(1)
+    for fields in ((first, None), (None, last), (None, None)):
+        one, other = (cells_of(values, field) for values, field in zip((a, b), fields, strict=True))
+        assert compare(one, other, rng).correlation < 0.9
 
 
 def test_cells_of_the_field_are_those_with_a_voxel_that_was_read():
@@ -483,7 +489,7 @@ def checked(bundle, tiny_phantom, tmp_path_factory):
     )
 
 
-def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, checked):
+def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, tiny_phantom, checked):
     content = checked.content
     assert {p.name for p in checked.out.iterdir()} == FILES
     assert content["bundle"] == {
@@ -516,6 +522,14 @@ def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, checked):
         assert method["stability"]["correlation"]["value"] > 0.5
         assert method["cost"]["measured"] > 0
     assert set(content["attention"]["kinds"]) == {"rollout", "gradient-weighted"}
+    with (checked.out / "explain_check.csv").open() as stream:
+        explained = {r["patient_id"] for r in csv.DictReader(stream)}
+    read = read_input(tiny_phantom)
+    exams = [
+        len(one.patient.exams) for one in select_latest_labelled(read, 12).chosen if one.patient.patient_id in explained
+    ]
+    assert min(exams) < 3
+    assert content["attention"]["patients"] == sum(count >= 3 for count in exams)
 
 
 def test_patients_with_the_diagnosis_come_first_and_each_has_a_row_per_method(tiny_phantom, checked):
@@ -665,8 +679,6 @@ def test_a_check_is_written_beside_the_bundle_and_found_there(bundle, tiny_phant
 def test_an_unwritable_place_beside_the_bundle_is_refused_before_the_work(
     bundle, tiny_phantom, tmp_path, monkeypatch, capsys
 ):
-    from HCCNetLib.commands import explain_check
-
     def refuse(place):
         if place == bundle.path.parent:
             raise Refusal("cannot_write", f"Nothing could be written into {place}: Read-only file system.")
@@ -764,16 +776,15 @@ def test_another_bundles_check_and_what_is_no_check_are_told_apart(bundle, tmp_p
 def test_the_truth_is_read_back_as_it_was_written(tiny_phantom):
     truth = find_truth(tiny_phantom)
     described = json.loads((tiny_phantom / "truth" / "PH00001" / "truth.json").read_text())["exams"]
-    from HCCNetLib.readers import read_input
-
     patient = next(p for p in read_input(tiny_phantom).patients if p.patient_id == "PH00001")
     for exam, words in zip(patient.exams, described, strict=True):
         grid = exam.images[CHANNELS[0]].grid
         masks = truth.exam("PH00001", exam.exam_id, grid)
         assert truth.size("PH00001", exam.exam_id) == pytest.approx(words["lesion_ml"])
         assert masks.lesion.sum() * np.prod(grid.spacing) / 1000 == pytest.approx(words["lesion_mask_ml"], abs=1e-4)
-        assert (masks.liver >= masks.lesion).all()
-        assert masks.liver.sum() > 50 * masks.lesion.sum()
+        organs = nib.load(tiny_phantom / "truth" / "PH00001" / exam.exam_id / "organs.nii.gz").get_fdata()
+        assert {31, 32} & set(np.unique(organs).astype(int))  # vessels and cysts lie in the liver and are none
+        np.testing.assert_array_equal(masks.liver, (organs == 5) | masks.lesion)
     with pytest.raises(Refusal, match=r"truth/exams\.csv has no row for exam 1999-01-01"):
         truth.size("PH00001", "1999-01-01")
     assert find_truth(tiny_phantom / "PH00001") is None
