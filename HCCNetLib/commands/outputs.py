@@ -36,9 +36,15 @@ _ASIDE = ".hccnet-"
 _LONGEST_NAME = 150  # bytes; file systems take 255, and a suffix joins
 
 
-# At most 79 bytes fit into the header.
-_MAP = b"HCCNet saliency, 0-1; research software, not for clinical use"
-_MAP_OF_DEMONSTRATION = b"HCCNet saliency, demonstration weights: no meaning; not for clinical use"
+# What a map's header says of it: a file may be looked at far from its folder. At most 79 bytes fit into the header.
+_KINDS = {
+    "towards": "raises output",
+    "against": "lowers output",
+    "more": "raised since last",
+    "less": "lowered since last",
+}
+_MAP = "HCCNet, {}, 0-1; research software, not for clinical use"
+_MAP_OF_DEMONSTRATION = "HCCNet, {}; demonstration weights: no meaning; not clinical"
 
 
 def folder_name(identifier: str) -> str:
@@ -188,17 +194,19 @@ def _write_maps(
     for exam, ready, of_exam, (more, less) in zip(prediction.exams, prepared, maps.exams, maps.changes, strict=True):
         file, affine = f"{folder_name(exam.exam_id)}.nii.gz", ready.source_grid.affine
 
-        def save(place: str, values: NDArray[np.float32], file: str = file, affine: Affine = affine) -> str:
+        def save(kind: str, place: str, values: NDArray[np.float32], file: str = file, affine: Affine = affine) -> str:
             name = f"{place}/{file}"
             (folder / place).mkdir(parents=True, exist_ok=True)
-            save_map(folder / name, values, affine, demonstration)
+            save_map(folder / name, values, affine, kind, demonstration)
             return name
 
-        towards = {name: save(_place("saliency", name), values) for name, values in of_exam.towards.items()}
-        against = {name: save(_place("saliency/against", name), values) for name, values in of_exam.against.items()}
+        towards = {name: save("towards", _place("saliency", name), values) for name, values in of_exam.towards.items()}
+        against = {
+            name: save("against", _place("saliency/against", name), values) for name, values in of_exam.against.items()
+        }
         change = None
         if exam is not prediction.exams[0]:
-            change = {"more": save("saliency/more", more), "less": save("saliency/less", less)}
+            change = {"more": save("more", "saliency/more", more), "less": save("less", "saliency/less", less)}
         exams.append(replace(exam, saliency=towards, saliency_against=against, saliency_change=change))
     return replace(prediction, exams=tuple(exams))
 
@@ -208,10 +216,10 @@ def _place(folder: str, name: str) -> str:
     return folder if name == ALL else f"{folder}/{folder_name(name)}"
 
 
-def save_map(path: Path, values: NDArray[np.float32], affine: Affine, demonstration: bool) -> None:
-    """Writes (X, Y, Z) values as single-precision NIfTI on the given affine, scanner coordinates."""
+def save_map(path: Path, values: NDArray[np.float32], affine: Affine, kind: str, demonstration: bool) -> None:
+    """Writes (X, Y, Z) values as single-precision NIfTI on the given affine, scanner coordinates; ``kind`` as in _KINDS."""
     image = nib.Nifti1Image(values.astype(np.float32), affine)
-    image.header["descrip"] = _MAP_OF_DEMONSTRATION if demonstration else _MAP
+    image.header["descrip"] = (_MAP_OF_DEMONSTRATION if demonstration else _MAP).format(_KINDS[kind]).encode()
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")

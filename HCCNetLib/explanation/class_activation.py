@@ -67,7 +67,7 @@ class IntegratedActivation:
     """
 
     key = "integrated-activation"
-    title = "integrated class activation, stage 1"
+    title = "integrated activation"
     per_channel = False
     description = (
         "Features of the network's first stage, each minus its mean over the exam's field, times the gradient of the output, "

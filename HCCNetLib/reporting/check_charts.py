@@ -10,7 +10,7 @@ from html import escape
 from HCCNetLib.reporting.curves import svg
 from HCCNetLib.reporting.figures import signed
 
-_WIDTH, _LEFT, _RIGHT = 900.0, 280.0, 876.0
+_WIDTH, _LEFT, _RIGHT = 900.0, 320.0, 876.0
 _ROW, _TOP = 40.0, 12.0
 _PANEL_WIDTH, _PANEL_LEFT, _PANEL_RIGHT, _PANEL_TOP, _PANEL_BASE = 500.0, 52.0, 474.0, 14.0, 250.0
 _FEWEST_TICKS = 4

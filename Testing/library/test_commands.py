@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -21,7 +23,7 @@ import pytest
 import torch
 from helpers import DWI, body, centred_affine, positions, rotation, write_nifti, write_patient
 
-from HCCNetLib.bundles import Bundle
+from HCCNetLib.bundles import Bundle, write_bundle
 from HCCNetLib.commands import outputs
 from HCCNetLib.commands.doctor import find_notes, find_problems
 from HCCNetLib.commands.main import COMMANDS, main
@@ -41,6 +43,14 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 # ---------------------------------------------------------------- predict
+
+
+@pytest.fixture(scope="module")
+def one_member(demonstration: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small network of random weights."""
+    states = [(demonstration.member(0).state_dict(), 0)]
+    description = replace(demonstration.description, name="one", demonstration=False)
+    return write_bundle(tmp_path_factory.mktemp("one") / "bundle", description, states, "card").path
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +78,116 @@ def test_the_sample_patient_is_predicted_with_maps_and_a_report(predicted: Path,
         data = saliency.get_fdata()
         assert 0 <= data.min() <= data.max() <= 1
     assert leftovers(predicted) == []
+
+
+def test_every_map_that_the_result_names_lies_on_its_exam_and_says_what_it_is(predicted: Path, samples: Path) -> None:
+    result = json.loads((predicted / "RA01" / "prediction.json").read_text())
+    words = {
+        "saliency": "raises output",
+        "saliency_against": "lowers output",
+        "more": "raised since last",
+        "less": "lowered since last",
+    }
+    greatest = []
+    for number, exam in enumerate(result["exams"]):
+        image = nib.load(samples / "RA01" / exam["exam_id"] / "DWI_b0.nii.gz")
+        change = exam["saliency_change"] or {}
+        assert set(change) == ({"more", "less"} if number else set())
+        maps = {"saliency": exam["saliency"]["all"], "saliency_against": exam["saliency_against"]["all"], **change}
+        assert len(set(maps.values())) == len(maps)
+        for kind, path in maps.items():
+            saved = nib.load(predicted / "RA01" / path)
+            assert saved.shape == image.shape
+            assert np.allclose(saved.affine, image.affine, atol=1e-4)
+            said = saved.header["descrip"].tobytes().decode()
+            assert words[kind] in said
+            assert "demonstration weights: no meaning" in said
+            assert "not clinical" in said
+        towards, against = (nib.load(predicted / "RA01" / maps[kind]).get_fdata() for kind in list(maps)[:2])
+        assert not (towards * against).any()
+        greatest.append(max(towards.max(), against.max()))
+        where = np.array([*exam["peak"]["mm"], 1]) @ np.linalg.inv(image.affine).T
+        assert towards[tuple(np.rint(where[:3]).astype(int))] == pytest.approx(exam["peak"]["value"], abs=1e-5)
+    assert max(greatest) == pytest.approx(1)
+    written = {str(p.relative_to(predicted / "RA01")) for p in (predicted / "RA01").rglob("*.nii.gz")}
+    assert len(written) == 4 * 2 + 3 * 2
+
+
+def test_a_method_that_tells_channels_apart_writes_a_map_for_each(tmp_path: Path, one_member: Path) -> None:
+    patient, out = write_patient(tmp_path / "P1"), tmp_path / "out"
+    assert run("predict", patient, "--out", out, "--bundle", one_member, "--method", "integrated-gradients") == 0
+    result = json.loads((out / "P1" / "prediction.json").read_text())
+    jsonschema.validate(result, prediction_schema())
+    assert result["explanation"]["key"] == "integrated-gradients"
+    for exam in result["exams"]:
+        for signed in (exam["saliency"], exam["saliency_against"]):
+            assert set(signed) == {"all", *DWI}
+        parts = sum(
+            nib.load(out / "P1" / exam[side][channel]).get_fdata() * sign
+            for channel in DWI
+            for side, sign in (("saliency", 1), ("saliency_against", -1))
+        )
+        whole = [nib.load(out / "P1" / exam[s]["all"]).get_fdata() for s in ("saliency", "saliency_against")]
+        assert np.abs(parts - (whole[0] - whole[1])).max() < 1e-4
+
+
+def test_tables_are_written_where_they_are_asked_for(samples: Path, tmp_path: Path, predicted: Path) -> None:
+    assert run("predict", samples, "--out", tmp_path, "--explain", "attention", "--csv") == 0
+    with (tmp_path / "patients.csv").open(newline="") as file:
+        (patient,) = csv.DictReader(file)
+    assert patient["patient_id"] == "RA01"
+    assert "no meaning for this patient" in patient["notice"]
+    result = json.loads((tmp_path / "RA01" / "prediction.json").read_text())
+    with (tmp_path / "RA01" / "exams.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["date"] for row in rows] == [exam["date"] for exam in result["exams"]]
+    assert [float(row["attention"]) for row in rows] == [exam["attention"] for exam in result["exams"]]
+    assert [row["saliency"] for row in rows] == [""] * 4
+    assert not list(predicted.rglob("*.csv"))
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("option", [("--method", "occlusion"), ("--check", "x.json")])
+def test_how_maps_are_made_is_not_asked_where_none_are(
+    option: tuple[str, str], samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run("predict", samples / "RA01", "--out", tmp_path, "--explain", "attention", *option)
+    assert stopped.value.code == 2
+    assert "--method and --check go with --explain saliency" in capsys.readouterr().err
+
+
+def test_the_report_quotes_the_check_of_its_bundle_and_method_and_no_other(
+    tmp_path: Path, one_member: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patient, key = write_patient(tmp_path / "P1"), "class-activation-3"
+    found = {"patients": 20, "hits": 17, "inside": 9, "within_mm": 10.0, "random": 0.06}
+    content = {
+        "format_version": 1,
+        "bundle": {"sha256": Bundle.open(one_member).sha256},
+        "cohort": {"name": "a phantom", "phantom": True},
+        "methods": {key: {"localisation": found}},
+    }
+    check = tmp_path / "check.json"
+    check.write_text(json.dumps(content))
+    predict = ("predict", patient, "--out", tmp_path / "out", "--bundle", one_member, "--check", check)
+
+    assert run(*predict, "--method", key) == 0
+    result = json.loads((tmp_path / "out" / "P1" / "prediction.json").read_text())
+    jsonschema.validate(result, prediction_schema())
+    assert result["explanation"]["check"] == {**found, "cohort": "a phantom", "phantom": True}
+    report = (tmp_path / "out" / "P1" / "report.html").read_text()
+    assert "17 of 20" in report
+    assert "inside it in 9" in report
+    assert run(*predict, "--method", "class-activation-2") == 0
+    report = (tmp_path / "out" / "P1" / "report.html").read_text()
+    assert "has not been tested for this bundle" in report
+    assert "17 of 20" not in report
+
+    check.write_text(json.dumps({**content, "bundle": {"sha256": "0" * 64}}))
+    capsys.readouterr()
+    assert run(*predict, "--method", key) == 1
+    assert "check.json is the check of another bundle" in capsys.readouterr().err
 
 
 def test_every_output_of_demonstration_weights_says_so(

@@ -21,6 +21,7 @@ from torch import nn
 
 from HCCNetLib.bundles import DEMONSTRATION_BUNDLE, Bundle
 from HCCNetLib.explanation import (
+    DEFAULT_METHOD,
     METHODS,
     ChangeEvidence,
     ClassActivation,
@@ -37,6 +38,7 @@ from HCCNetLib.explanation import (
     make_explainer,
 )
 from HCCNetLib.explanation.attention import relevance
+from HCCNetLib.explanation.check import find_check
 from HCCNetLib.explanation.class_activation import features_of
 from HCCNetLib.explanation.explainer import logits_with
 from HCCNetLib.explanation.path import integrate
@@ -720,6 +722,16 @@ def test_the_prediction_says_what_explains_it(trained: Bundle, converter: tuple[
     assert maps is None
     assert completed.explanation is None
     assert completed.exams[0].attention_gradient is not None
+
+
+def test_the_demonstration_bundle_comes_with_the_check_of_its_maps() -> None:
+    """Whoever trains other demonstration weights has to check their maps again, with ``--beside-bundle``."""
+    found = find_check(Bundle.open(DEMONSTRATION_BUNDLE), DEFAULT_METHOD)
+    assert found is not None
+    assert found["phantom"]
+    assert found["patients"] >= 40
+    assert found["hits"] >= 0.8 * found["patients"]
+    assert found["random"] < 0.1
 
 
 def test_maps_without_any_positive_evidence_are_said_to_be_empty(
