@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -21,10 +22,12 @@ from training_helpers import CHANNELS, PREPROCESSING
 
 from HCCNetLib.bundles import Bundle, BundleDescription, write_bundle
 from HCCNetLib.bundles.bundle import PLACEHOLDER_MEMBER
+from HCCNetLib.commands import checking, explain_check
 from HCCNetLib.commands.checking import fresh_network
 from HCCNetLib.commands.main import main
 from HCCNetLib.evaluation import faithfulness as figures
 from HCCNetLib.evaluation.faithfulness import Burden, MapFigures, mean_interval
+from HCCNetLib.evaluation.selection import select_latest_labelled
 from HCCNetLib.explanation import ALL, Evidence, ExamMaps, Peak, exam_maps
 from HCCNetLib.explanation.check import CHECK_FILE, beside, find_check
 from HCCNetLib.explanation.evidence import _cell_voxels
@@ -52,6 +55,7 @@ from HCCNetLib.inference import NOTICE, EncodedSequence, Reading
 from HCCNetLib.models import ModelConfig
 from HCCNetLib.preprocessing import PreparedExam, PreprocessingConfig
 from HCCNetLib.preprocessing.field import Window
+from HCCNetLib.readers import read_input
 from HCCNetLib.records import Grid, Refusal
 from HCCNetLib.synthetic.truth import find_truth
 
@@ -218,10 +222,13 @@ def test_maps_of_chance_are_alike_by_chance_and_a_map_is_like_itself():
 def test_only_cells_in_both_fields_are_compared():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 6, 6, 6))
-    b[:3], a_field, b_field = a[:3], np.zeros((6, 6, 6), dtype=bool), np.zeros((6, 6, 6), dtype=bool)
-    a_field[:3], b_field[1:] = True, True
-    assert compare(cells_of(a, a_field), cells_of(b, b_field), rng).correlation == pytest.approx(1)
-    assert compare(cells_of(a), cells_of(b), rng).correlation < 0.9
+    b[1:3] = a[1:3]  # alike there and nowhere else
+    first, last = np.zeros((2, 6, 6, 6), dtype=bool)
+    first[:3], last[1:] = True, True
+    assert compare(cells_of(a, first), cells_of(b, last), rng).correlation == pytest.approx(1)
+    for fields in ((first, None), (None, last), (None, None)):
+        one, other = (cells_of(values, field) for values, field in zip((a, b), fields, strict=True))
+        assert compare(one, other, rng).correlation < 0.9
 
 
 def test_cells_of_the_field_are_those_with_a_voxel_that_was_read():
@@ -322,6 +329,34 @@ def test_noise_is_a_twentieth_of_the_bodys_sd_and_stays_in_the_field():
     # The last step of the pipeline has divided by channel_sd, 0.5 here.
     assert added[inside].std() == pytest.approx(NOISE_SD / 0.5, rel=0.03)
     assert with_noise(exam, PreprocessingConfig(), rng).data[inside].std() == pytest.approx(NOISE_SD, rel=0.03)
+
+
+def test_how_far_the_output_moves_is_told_whatever_the_direction(monkeypatch):
+    """A network whose output rises without detail: the right order moves it at once, a random one at the end."""
+    steps = len(FRACTIONS)
+    at_once, at_the_end = [0.0] + [2.0] * (steps - 1), [0.0] * (steps - 1) + [2.0]
+    curves = np.array([[at_once, at_once[::-1]], [at_the_end, at_the_end[::-1]], [at_the_end, at_the_end[::-1]]])
+
+    class Planted:
+        def __init__(self, orders):
+            assert len(orders) == 1 + checking.DRAWS
+
+        def curves(self):
+            return curves
+
+    monkeypatch.setattr(checking, "Perturbation", Planted)
+    check = checking.Check(
+        SimpleNamespace(predict_prepared=lambda *_: None), None, ["occlusion"], None, 0, lambda *_: None
+    )
+    monkeypatch.setattr(check, "_prepared", lambda _: [None])
+    monkeypatch.setattr(check, "_orders", lambda *_: [None] * (1 + checking.DRAWS))
+    check.subjects = [checking.Subject(None, True, rows={"occlusion": row()})]
+    check.perturb(1)
+    (found,) = check.subjects[0].rows.values()
+    gained = 2 * (steps - 2) / (steps - 1)
+    assert (found.deletion_difference, found.deletion_moved) == (pytest.approx(gained), pytest.approx(gained))
+    # Insertion begins at the other end: at the first step it is still where it was, and at last it falls.
+    assert (found.insertion_difference, found.insertion_moved) == (pytest.approx(gained), pytest.approx(-gained))
 
 
 def row(patient="P", **values):
@@ -454,7 +489,7 @@ def checked(bundle, tiny_phantom, tmp_path_factory):
     )
 
 
-def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, checked):
+def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, tiny_phantom, checked):
     content = checked.content
     assert {p.name for p in checked.out.iterdir()} == FILES
     assert content["bundle"] == {
@@ -477,6 +512,8 @@ def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, checked):
         assert 0 <= found["energy"]["value"] <= 1
         assert -1 <= method["randomised"]["like_randomised"]["value"] < 0.9
         assert method["randomised"]["patients"] == 5
+        for same, other in (("like_randomised", "like_other_patient"), ("overlap_randomised", "overlap_other_patient")):
+            assert method["randomised"][same] != method["randomised"][other]
         assert method["perturbation"]["patients"] == method["stability"]["patients"] == 2
         deletion, insertion = (method["perturbation"][kind]["curve"] for kind in ("deletion", "insertion"))
         assert len(deletion) == len(FRACTIONS)
@@ -485,6 +522,14 @@ def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, checked):
         assert method["stability"]["correlation"]["value"] > 0.5
         assert method["cost"]["measured"] > 0
     assert set(content["attention"]["kinds"]) == {"rollout", "gradient-weighted"}
+    with (checked.out / "explain_check.csv").open() as stream:
+        explained = {r["patient_id"] for r in csv.DictReader(stream)}
+    read = read_input(tiny_phantom)
+    exams = [
+        len(one.patient.exams) for one in select_latest_labelled(read, 12).chosen if one.patient.patient_id in explained
+    ]
+    assert min(exams) < 3
+    assert content["attention"]["patients"] == sum(count >= 3 for count in exams)
 
 
 def test_patients_with_the_diagnosis_come_first_and_each_has_a_row_per_method(tiny_phantom, checked):
@@ -501,6 +546,13 @@ def test_patients_with_the_diagnosis_come_first_and_each_has_a_row_per_method(ti
         if r["distance_mm"]:
             assert (r["hit"] == "1") == (float(r["distance_mm"]) <= WITHIN_MM)
     assert sum(r["deletion_difference"] != "" for r in rows) == 4
+    for key, method in checked.content["methods"].items():
+        for kind in ("deletion", "insertion"):
+            told = method["perturbation"][kind]
+            of_rows = [float(r[f"{kind}_difference"]) for r in rows if r["method"] == key and r[f"{kind}_difference"]]
+            assert told["difference"]["value"] == pytest.approx(np.mean(of_rows))
+            of_curves = area(np.array(told["curve"])) - area(np.array(told["random"]))
+            assert told["difference"]["value"] == pytest.approx(of_curves, abs=1e-9)
     hits = sum(r["hit"] == "1" for r in rows if r["method"] == "class-activation-2")
     assert hits == checked.content["methods"]["class-activation-2"]["localisation"]["hits"]
 
@@ -627,8 +679,6 @@ def test_a_check_is_written_beside_the_bundle_and_found_there(bundle, tiny_phant
 def test_an_unwritable_place_beside_the_bundle_is_refused_before_the_work(
     bundle, tiny_phantom, tmp_path, monkeypatch, capsys
 ):
-    from HCCNetLib.commands import explain_check
-
     def refuse(place):
         if place == bundle.path.parent:
             raise Refusal("cannot_write", f"Nothing could be written into {place}: Read-only file system.")
@@ -726,16 +776,15 @@ def test_another_bundles_check_and_what_is_no_check_are_told_apart(bundle, tmp_p
 def test_the_truth_is_read_back_as_it_was_written(tiny_phantom):
     truth = find_truth(tiny_phantom)
     described = json.loads((tiny_phantom / "truth" / "PH00001" / "truth.json").read_text())["exams"]
-    from HCCNetLib.readers import read_input
-
     patient = next(p for p in read_input(tiny_phantom).patients if p.patient_id == "PH00001")
     for exam, words in zip(patient.exams, described, strict=True):
         grid = exam.images[CHANNELS[0]].grid
         masks = truth.exam("PH00001", exam.exam_id, grid)
         assert truth.size("PH00001", exam.exam_id) == pytest.approx(words["lesion_ml"])
         assert masks.lesion.sum() * np.prod(grid.spacing) / 1000 == pytest.approx(words["lesion_mask_ml"], abs=1e-4)
-        assert (masks.liver >= masks.lesion).all()
-        assert masks.liver.sum() > 50 * masks.lesion.sum()
+        organs = nib.load(tiny_phantom / "truth" / "PH00001" / exam.exam_id / "organs.nii.gz").get_fdata()
+        assert {31, 32} & set(np.unique(organs).astype(int))  # vessels and cysts lie in the liver and are none
+        np.testing.assert_array_equal(masks.liver, (organs == 5) | masks.lesion)
     with pytest.raises(Refusal, match=r"truth/exams\.csv has no row for exam 1999-01-01"):
         truth.size("PH00001", "1999-01-01")
     assert find_truth(tiny_phantom / "PH00001") is None
