@@ -33,7 +33,7 @@ from HCCNetLib.synthetic.truth import Truth
 from HCCNetLib.training.start import scale_weights
 
 DRAWS = 3  # of random weights, and of random orders
-HEAD_DRAWS = 1
+HEAD_DRAWS = 3
 NOISE_DRAWS = 2
 FEWEST_EXAMS = 3  # for a correlation over exams
 
@@ -119,6 +119,7 @@ class Check:
                 for key, cells in self.subjects[number].cells.items():
                     same = compare(cells, maps[key], self._generator(_TIES, DRAWS + draw, number, key))
                     tally[number, key, "like_random_head"].append(same.correlation)
+                    tally[number, key, "magnitude_random_head"].append(same.magnitude)
         for (number, key, name), values in tally.items():
             setattr(self.subjects[number].rows[key], name, mean_of(values))
 
@@ -169,7 +170,7 @@ class Check:
         for key, evidence in explained.evidence.items():
             row = MapFigures(patient.patient_id, key, landmark.exam_id, subject.label, burden[-1] if burden else None)
             row.agreement = evidence.agreement
-            # One scale for the patient, as in a report; channels are summed.
+            # One scale for the patient; channels are summed, and so their own maps have no part in the scale.
             maps = exam_maps(replace(evidence, cells=evidence.total[:, None]), prepared)[-1]
             if maps.peak is not None:
                 row.peak_value, row.peak_members = maps.peak.value, maps.peak.members
@@ -192,10 +193,12 @@ class Check:
                 rng, random = self._generator(_TIES, draw, number, key), maps[number][key]
                 same = compare(cells, random, rng)
                 tally[number, key, "like_randomised"].append(same.correlation)
+                tally[number, key, "magnitude_randomised"].append(same.magnitude)
                 tally[number, key, "overlap_randomised"].append(same.overlap)
                 if shift:
                     other = compare(cells, maps[(number + shift) % count][key], rng)
                     tally[number, key, "like_other_patient"].append(other.correlation)
+                    tally[number, key, "magnitude_other_patient"].append(other.magnitude)
                     tally[number, key, "overlap_other_patient"].append(other.overlap)
                 if subject.place is not None:
                     tally[number, key, "hit_randomised"].append(_hit(random, subject.place))

@@ -78,6 +78,15 @@ def set_aside(out: Path, patient_id: str) -> Path | None:
     return earlier
 
 
+def set_table_aside(path: Path) -> None:
+    """Renames an earlier table to ``… (earlier).csv``; one that stands there already is older and goes."""
+    try:
+        if path.is_file():
+            path.replace(path.with_name(f"{path.stem} (earlier){path.suffix}"))
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
 def write_prediction(
     out: Path,
     patient: Patient,
@@ -153,8 +162,9 @@ def write_json(path: Path, content: Any) -> None:
         aside.write_bytes(_as_json(content))
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise unwritable(path.parent, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
@@ -200,10 +210,12 @@ def _write_maps(
             save_map(folder / name, values, affine, kind, demonstration)
             return name
 
-        towards = {name: save("towards", _place("saliency", name), values) for name, values in of_exam.towards.items()}
-        against = {
-            name: save("against", _place("saliency/against", name), values) for name, values in of_exam.against.items()
-        }
+        towards = against = None
+        if of_exam is not None:
+            towards = {name: save("towards", _place("saliency", name), v) for name, v in of_exam.towards.items()}
+            against = {
+                name: save("against", _place("saliency/against", name), v) for name, v in of_exam.against.items()
+            }
         change = None
         if exam is not prediction.exams[0]:
             change = {"more": save("more", "saliency/more", more), "less": save("less", "saliency/less", less)}
@@ -247,7 +259,10 @@ def _pictures(
             pictures.append(plain)
             continue
         of_exam = maps.exams[index]
-        pictures.append(replace(plain, saliency=of_exam.towards[ALL], against=of_exam.against[ALL]))
+        if of_exam is None:
+            pictures.append(plain)
+        else:
+            pictures.append(replace(plain, saliency=of_exam.towards[ALL], against=of_exam.against[ALL]))
         if index and exam is patient.landmark:
             more, less = maps.changes[index]
             pictures.append(replace(plain, saliency=more, against=less, kind="change"))

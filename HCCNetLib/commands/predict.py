@@ -18,6 +18,7 @@ from HCCNetLib.commands.outputs import (
     REPORT_FILE,
     SUMMARY_FILE,
     set_aside,
+    set_table_aside,
     unwritable,
     write_json,
     write_prediction,
@@ -218,8 +219,10 @@ def _predict_cohort(job: Job, cohort: Cohort, as_json: bool) -> int:
             _print_one(*result, as_json=False)
     summary = _summary(job.predictor.bundle, cohort, predicted, refused)
     write_json(job.out / SUMMARY_FILE, summary)
+    set_table_aside(job.out / PATIENTS_FILE)  # of an earlier run; it would pass for this one's
     if job.tables:
-        write_table(job.out / PATIENTS_FILE, patient_table([prediction.to_dict() for prediction, _ in predicted]))
+        reasons = {patient_id: refusal.message for patient_id, refusal in refused.items()}
+        write_table(job.out / PATIENTS_FILE, patient_table([p.to_dict() for p, _ in predicted], reasons))
     if as_json:
         print(json.dumps({**summary, "predictions": [p.to_dict() for p, _ in predicted]}, indent=2))
     else:

@@ -44,10 +44,13 @@ class MapFigures:
         lesion_share: the part of the field that the lesion fills.
         like_randomised: rank correlation with the randomised networks' evidence, mean over draws.
         like_other_patient: the same with the randomised networks' evidence on another patient.
+        magnitude_randomised: rank correlation of the absolute values with the randomised networks', mean over draws.
+        magnitude_other_patient: likewise with theirs on another patient.
         overlap_randomised: of the strongest cells, likewise.
         overlap_other_patient: likewise.
         hit_randomised: share of the draws in which the randomised networks' peak is a hit.
-        like_random_head: rank correlation where only transformer and head are drawn anew.
+        like_random_head: rank correlation where only transformer and head are drawn anew, mean over draws.
+        magnitude_random_head: the same of the absolute values.
         deletion_difference: area under the curve of deletion minus that in random order; logit units.
         insertion_difference: likewise.
         deletion_moved: the same of how far the output has moved from where the curve begins, in either direction.
@@ -73,10 +76,13 @@ class MapFigures:
     lesion_share: float | None = None
     like_randomised: float | None = None
     like_other_patient: float | None = None
+    magnitude_randomised: float | None = None
+    magnitude_other_patient: float | None = None
     overlap_randomised: float | None = None
     overlap_other_patient: float | None = None
     hit_randomised: float | None = None
     like_random_head: float | None = None
+    magnitude_random_head: float | None = None
     deletion_difference: float | None = None
     insertion_difference: float | None = None
     deletion_moved: float | None = None
@@ -143,14 +149,19 @@ def localisation(rows: Sequence[MapFigures], within_mm: float, seed: int) -> dic
     }
 
 
-def randomised(rows: Sequence[MapFigures], draws: int, seed: int) -> dict[str, Any]:
+def randomised(rows: Sequence[MapFigures], draws: int, head_draws: int, seed: int) -> dict[str, Any]:
     """How much the maps have in common with those of networks that learned nothing."""
     names = (
-        *("like_randomised", "like_other_patient", "overlap_randomised", "overlap_other_patient", "hit_randomised"),
-        "like_random_head",
+        *("like_randomised", "like_other_patient", "magnitude_randomised", "magnitude_other_patient"),
+        *("overlap_randomised", "overlap_other_patient", "hit_randomised", "like_random_head", "magnitude_random_head"),
     )
     means = {name: mean_interval([getattr(row, name) for row in rows], seed).to_dict() for name in names}
-    return {"patients": len(known([row.like_randomised for row in rows])), "draws": draws, **means}
+    return {
+        "patients": len(known([row.like_randomised for row in rows])),
+        "draws": draws,
+        "head_draws": head_draws,
+        **means,
+    }
 
 
 def perturbed(

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from HCCNetLib.explanation.explainer import require_finite
 from HCCNetLib.inference import EncodedSequence
 from HCCNetLib.models import HCCNet
 
@@ -55,6 +56,7 @@ def relevance(model: HCCNet, sequence: EncodedSequence) -> NDArray[np.float64]:
         weighted = (attention * gradient)[0].clamp_min(0).mean(dim=0)
         flow = flow + weighted.detach() @ flow
     raised = flow[0, 1:].double().cpu().numpy()
+    require_finite(raised)
     shares = np.zeros(len(sequence.embeddings))
     shares[list(reading.exams)] = raised / raised.sum() if raised.sum() > 0 else 0.0
     return shares

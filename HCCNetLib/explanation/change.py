@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from HCCNetLib.explanation.evidence import cell_affine, positive_part
+from HCCNetLib.explanation.explainer import require_finite
 from HCCNetLib.explanation.path import integrate
 from HCCNetLib.inference import EncodedSequence
 from HCCNetLib.models import HCCNet, stage_stride
@@ -20,6 +21,7 @@ from HCCNetLib.preprocessing import PreparedExam, map_to_exam
 _STAGE = 1  # features after this stage, 1 to 4, are led from the previous exam's to the new one's
 _STEPS = 16
 _BATCH = 8  # steps at once
+_FAINT = 0.005  # units of the logit per cell
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class ChangeEvidence:
             after = float(sequence.as_of[new].logit(model, embeddings))
             numbers[new - 1] = dates - before, after - dates
             cells[new] = _by_picture(model, sequence, new, after - dates).double().cpu().numpy()
+        require_finite(cells)
         self._numbers = numbers if self._numbers is None else self._numbers + numbers
         self._cells = cells if self._cells is None else self._cells + cells
         self._members += 1
@@ -86,14 +89,24 @@ class ChangeEvidence:
 
     def maps(self, prepared: Sequence[PreparedExam]) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]:
         """Per exam on its own grid, 0–1 on one scale for the patient: what raised and what lowered the output."""
+        scale = self.scale(prepared)
+        return tuple(
+            (positive_part(values, scale), positive_part(-values, scale)) for values in self._on_exams(prepared)
+        )
+
+    def scale(self, prepared: Sequence[PreparedExam]) -> float:
+        """What 1 stands for on the maps, in units of the logit per cell: the patient's largest, or a floor.
+
+        Where hardly anything changed, maps must not look as if much had.
+        """
+        return max(_FAINT, *(float(np.abs(values).max()) for values in self._on_exams(prepared)))
+
+    def _on_exams(self, prepared: Sequence[PreparedExam]) -> list[NDArray[np.float32]]:
         stride = stage_stride(_STAGE - 1)
-        signed = [
+        return [
             map_to_exam(cells, cell_affine(exam.window.grid.affine, stride), exam)
             for cells, exam in zip(self.evidence(), prepared, strict=True)
         ]
-        largest = max(float(np.abs(values).max()) for values in signed)
-        scale = largest if largest > 0 else 1.0
-        return tuple((positive_part(values, scale), positive_part(-values, scale)) for values in signed)
 
 
 def _by_picture(model: HCCNet, sequence: EncodedSequence, new: int, difference: float) -> Tensor:

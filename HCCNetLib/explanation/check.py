@@ -37,19 +37,26 @@ def find_check(bundle: Bundle, method_key: str, path: Path | None = None) -> dic
     Returns:
         ``patients`` with a lesion to be found, ``hits`` (peak within ``within_mm`` of it), ``inside`` (peak in it),
         ``within_mm``, ``random`` (share of hits of random points of the liver, 0–1), ``cohort`` (its name), ``phantom``
-        (whether all of its patients were generated). None where there is no check, the method was not checked, or
-        nobody knew where the lesions are.
+        (whether all of its patients were generated). Without ``path``, None where there is nothing to quote: no check, the
+        method was not checked, or nobody knew where the lesions are.
 
     Raises:
-        Refusal: the file at ``path`` can't be read, is damaged, or is the check of another bundle.
+        Refusal: the file at ``path`` can't be read, is damaged, is the check of another bundle, or has nothing to quote.
     """
     file = beside(bundle) if path is None else path
     try:
-        return _quote(_read(file), bundle, method_key, file.name)
+        found = _quote(_read(file), bundle, method_key, file.name)
     except Refusal:
         if path is None:
             return None  # nobody said that it belongs to the bundle
         raise
+    if found is None and path is not None:
+        message = (
+            f"{file.name} does not say how often the peak of {method_key} lay at a lesion: this method was not checked, or "
+            f"not where lesions are known. Choose another --method, or leave --check out."
+        )
+        raise Refusal("nothing_to_quote", message)
+    return found
 
 
 def _read(file: Path) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from HCCNetLib.explanation.explainer import Explainer
+from HCCNetLib.explanation.explainer import Explainer, require_finite
 from HCCNetLib.inference import EncodedSequence
 from HCCNetLib.models import STAGES, HCCNet, stage_stride
 from HCCNetLib.preprocessing import PreparedExam, map_to_exam
@@ -58,12 +58,14 @@ class EnsembleEvidence:
         self._directions: NDArray[np.float64] | None = None
         self._positive: NDArray[np.int16] | None = None
         self._members = 0
+        self.read: tuple[int, ...] = ()  # the exams that the prediction rests on; the others have no evidence
         self._cell_voxels = 0
         self._is_empty = False
 
     def observe(self, model: HCCNet, sequence: EncodedSequence) -> None:
         """Adds one member's evidence."""
         cells = self.explainer.evidence(model, sequence).double().cpu().numpy()
+        require_finite(cells)
         total = cells.sum(axis=1)
         centred = total - total.mean()
         length = float(np.linalg.norm(centred))
@@ -76,6 +78,7 @@ class EnsembleEvidence:
             self._sum, self._directions = self._sum + cells, self._directions + direction
             self._positive = self._positive + positive
         self._members += 1
+        self.read = sequence.reading.exams
         self._cell_voxels = _cell_voxels(sequence.images.shape[-1], cells.shape[-1])
 
     def result(self) -> Evidence:
@@ -86,7 +89,7 @@ class EnsembleEvidence:
         if self._members > 1 and not self._is_empty:
             # The squared length of a sum of unit vectors holds every pair's correlation twice.
             pairs = self._members * (self._members - 1)
-            agreement = float(((self._directions**2).sum() - self._members) / pairs)
+            agreement = float(np.clip(((self._directions**2).sum() - self._members) / pairs, -1, 1))
         return Evidence(
             cells=(self._sum / self._members).astype(np.float32),
             cell_voxels=self._cell_voxels,
@@ -124,11 +127,13 @@ class ExamMaps:
         towards: ``all`` or channel → what raises the output.
         against: ``all`` or channel → what lowers it.
         peak: of ``towards["all"]``; None where nothing raises the output.
+        scale: what 1 stands for, in units of the logit per cell.
     """
 
     towards: Mapping[str, NDArray[np.float32]]
     against: Mapping[str, NDArray[np.float32]]
     peak: Peak | None
+    scale: float
 
 
 def exam_maps(
@@ -155,7 +160,7 @@ def exam_maps(
     for index, (of_exam, exam) in enumerate(zip(signed, prepared, strict=True)):
         towards = {name: positive_part(values, scale) for name, values in of_exam.items()}
         against = {name: positive_part(-values, scale) for name, values in of_exam.items()}
-        maps.append(ExamMaps(towards, against, _peak(towards[ALL], evidence, index, exam)))
+        maps.append(ExamMaps(towards, against, _peak(towards[ALL], evidence, index, exam), scale))
     return tuple(maps)
 
 
@@ -169,7 +174,7 @@ def _on_exam(cells: NDArray[np.float32], cell_voxels: int, exam: PreparedExam) -
 
 
 def _peak(values: NDArray[np.float32], evidence: Evidence, index: int, exam: PreparedExam) -> Peak | None:
-    voxel = peak_voxel(values)
+    voxel = peak_voxel(values, exam.source_grid.affine)
     if not values[voxel] > 0:
         return None
     point = apply_affine(exam.source_grid.affine, np.array([voxel], dtype=np.float64))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from HCCNetLib.inference import EncodedSequence
 from HCCNetLib.models import HCCNet, ModelConfig
+from HCCNetLib.records import Refusal
 
 # Images that are encoded at once where one exam is changed many times: more need memory and hardly less time.
 BATCH = 4
@@ -52,6 +55,13 @@ class Explainer(Protocol):
     def evidence(self, model: HCCNet, sequence: EncodedSequence) -> Tensor:
         """Evidence (S, K, x, y, z) on cells of equal size from the cube's first corner on; K is 1, or the channels."""
         ...
+
+
+def require_finite(values: NDArray[np.float64]) -> None:
+    """Refuses evidence that is not a number: no map can be made of it."""
+    if not np.isfinite(values).all():
+        message = "What a network's output rests on is not a number: say --explain none, or choose another --method."
+        raise Refusal("not_finite", message)
 
 
 def logits_with(model: HCCNet, sequence: EncodedSequence, exam: int, images: Tensor) -> Tensor:

@@ -145,10 +145,13 @@ class Similarity:
 
     Args:
         correlation: Spearman's, of the signed evidence.
+        magnitude: Spearman's, of its absolute values: a random head may turn the sign of a pattern that is the same, and
+            over several draws the signed one would cancel.
         overlap: share of the strongest ``STRONGEST`` of the cells of one that are among those of the other.
     """
 
     correlation: float | None
+    magnitude: float | None
     overlap: float | None
 
 
@@ -164,10 +167,10 @@ def compare(one: LandmarkCells, other: LandmarkCells, rng: np.random.Generator) 
     a, b = one.cells[both], other.cells[both]
     correlation = spearman(a, b)
     if correlation is None:
-        return Similarity(None, None)
+        return Similarity(None, None, None)
     count = max(1, round(STRONGEST * len(a)))
     common = np.intersect1d(_strongest(a, count, rng), _strongest(b, count, rng))
-    return Similarity(correlation, len(common) / count)
+    return Similarity(correlation, spearman(np.abs(a), np.abs(b)), len(common) / count)
 
 
 def _strongest(values: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from HCCNetLib.bundles import BundleDescription
 from HCCNetLib.explanation.attention import GradientAttention
 from HCCNetLib.explanation.change import ChangeEvidence
-from HCCNetLib.explanation.evidence import EnsembleEvidence, Evidence, ExamMaps, Peak, exam_maps
+from HCCNetLib.explanation.evidence import EnsembleEvidence, Evidence, ExamMaps, exam_maps
 from HCCNetLib.explanation.explainer import Explainer
 from HCCNetLib.inference import MemberObserver, Prediction
 from HCCNetLib.preprocessing import PreparedExam
@@ -26,12 +26,12 @@ class PatientMaps:
     """Every map of a patient, each on its exam's own grid.
 
     Args:
-        exams: evidence per exam, in the order of the exams.
+        exams: evidence per exam, in the order of the exams; None for one that the networks do not read.
         changes: per exam, what raised and what lowered the output compared with the previous exam, (X, Y, Z) each, 0–1 on
             one scale for the patient; zeros for the first exam.
     """
 
-    exams: tuple[ExamMaps, ...]
+    exams: tuple[ExamMaps | None, ...]
     changes: tuple[tuple[NDArray[float32], NDArray[float32]], ...]
 
 
@@ -73,15 +73,23 @@ class PatientExplanation:
         if self._evidence is None or self._change is None:
             return prediction, None
         evidence = self._evidence.result()
-        maps = PatientMaps(exam_maps(evidence, prepared, self._description.channels), self._change.maps(prepared))
+        of_exams = exam_maps(evidence, prepared, self._description.channels)
+        read = self._evidence.read
+        maps = PatientMaps(
+            tuple(one if n in read else None for n, one in enumerate(of_exams)), self._change.maps(prepared)
+        )
         exams = tuple(
-            replace(exam, peak=_peak(of_exam.peak)) for exam, of_exam in zip(prediction.exams, maps.exams, strict=True)
+            replace(exam, peak=_peak(of_exam)) for exam, of_exam in zip(prediction.exams, maps.exams, strict=True)
         )
         completed = replace(
             prediction,
             exams=exams,
             changes=self._changes(prediction, self._change),
-            explanation=self._describe(evidence, self._evidence.explainer),
+            explanation={
+                **self._describe(evidence, self._evidence.explainer),
+                "scale_logit": of_exams[-1].scale,
+                "change_scale_logit": self._change.scale(prepared),
+            },
             warnings=(*prediction.warnings, *_warnings(maps)),
         )
         return completed, maps
@@ -122,13 +130,14 @@ class PatientExplanation:
         }
 
 
-def _peak(peak: Peak | None) -> Mapping[str, Any] | None:
-    if peak is None:
+def _peak(maps: ExamMaps | None) -> Mapping[str, Any] | None:
+    if maps is None or maps.peak is None:
         return None
+    peak = maps.peak
     return {"mm": [round(v, 3) for v in peak.mm], "value": min(peak.value, 1.0), "members": peak.members}
 
 
 def _warnings(maps: PatientMaps) -> list[Problem]:
-    if any(of_exam.peak is not None for of_exam in maps.exams):
+    if any(of_exam is not None and of_exam.peak is not None for of_exam in maps.exams):
         return []
-    return [Problem("empty_maps", "No voxel speaks for a higher risk: the maps are empty.")]
+    return [Problem("empty_maps", "No voxel speaks for a higher risk: the maps of what raises the output are empty.")]

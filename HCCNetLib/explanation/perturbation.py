@@ -114,9 +114,10 @@ def area(curves: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def with_noise(prepared: PreparedExam, config: PreprocessingConfig, rng: np.random.Generator) -> PreparedExam:
-    """The exam with Gaussian noise of ``NOISE_SD`` where it was read."""
+    """The exam with Gaussian noise of ``NOISE_SD`` where it was read; a channel that is missing stays constant."""
     data = prepared.data
     scale = np.ones(len(data)) if config.channel_sd is None else np.array(config.channel_sd)
     sd = (NOISE_SD / scale).astype(np.float32)[:, None, None, None]  # what the last step has divided by
     noise = rng.standard_normal(data.shape, dtype=np.float32)
-    return replace(prepared, data=data + sd * noise * prepared.window.read_mask)
+    is_there = (data != data[:, :1, :1, :1]).any(axis=(1, 2, 3), keepdims=True)
+    return replace(prepared, data=data + sd * noise * prepared.window.read_mask * is_there)

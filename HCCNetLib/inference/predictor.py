@@ -342,7 +342,7 @@ def _same_images(prepared: Sequence[PreparedExam], channels: Sequence[str]) -> l
 
 
 def _encode(model: HCCNet, images: Tensor, field: Tensor, questions: _Questions, voxel_mm: float) -> EncodedSequence:
-    """Encodes exams (S, C, X, Y, Z) one by one: memory does not grow with the series."""
+    """Encodes exams (S, C, X, Y, Z) one by one; what grows with the series is the feature maps that are kept."""
     maps: list[list[Tensor]] = [[] for _ in range(STAGES)]
     for image in images:
         features = image[None]

@@ -72,7 +72,9 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scales each channel by its norm over space, relative to the mean norm of all channels."""
-        norm = x.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
+        norm = torch.linalg.vector_norm(
+            x, dim=(1, 2, 3), keepdim=True
+        )  # its gradient at 0 is 0, a root's is not finite
         return x + self.gamma * (x * (norm / (norm.mean(dim=-1, keepdim=True) + self.eps))) + self.beta
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from HCCNetLib.preprocessing.geometry import crop_for, resample
+from HCCNetLib.preprocessing.geometry import apply_affine, crop_for, resample
 from HCCNetLib.preprocessing.pipeline import PreparedExam
 from HCCNetLib.records import Affine, Grid
+
+_SAME_PLACE_MM = 0.05
 
 
 def map_to_exam(values: NDArray[np.float32], affine: Affine, prepared: PreparedExam) -> NDArray[np.float32]:
@@ -30,10 +32,19 @@ def map_to_exam(values: NDArray[np.float32], affine: Affine, prepared: PreparedE
     return result
 
 
-def peak_voxel(values: NDArray[np.float32]) -> tuple[int, int, int]:
-    """The voxel of the greatest value; of several that share it, the one nearest to their middle."""
+def peak_voxel(values: NDArray[np.float32], affine: Affine) -> tuple[int, int, int]:
+    """The voxel of the greatest value; the same place in the patient however the voxels are stored.
+
+    Of several that share the value it is the one nearest to their middle, and of several as near the leftmost, then the
+    hindmost, then the lowest. What is not finite counts as 0.
+    """
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     peaks = np.argwhere(values == values.max())
-    i, j, k = peaks[np.argmin(((peaks - peaks.mean(axis=0)) ** 2).sum(axis=1))]
+    points = apply_affine(affine, peaks.astype(np.float64))
+    distance = np.linalg.norm(points - points.mean(axis=0), axis=1)
+    near = np.flatnonzero(distance <= distance.min() + _SAME_PLACE_MM)
+    x, y, z = np.floor(points[near] / _SAME_PLACE_MM + 0.1234).T  # grids are seldom at such odd places
+    i, j, k = peaks[near[np.lexsort((z, y, x))[0]]]
     return int(i), int(j), int(k)
 
 

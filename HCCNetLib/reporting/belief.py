@@ -56,8 +56,18 @@ def _figures(result: Mapping[str, Any], explanation: Mapping[str, Any]) -> str:
         count = len(result["members"])
         pairs.append((f"Agreement of the {count} members", f"their maps {words} (mean correlation {value})"))
     if cell is not None:
-        pairs.append(("Resolution", f"cells of {cell:g} mm; detail finer than this is interpolated"))
+        pairs.append(("Resolution", f"cells of {cell:g} mm at best; detail finer than this is interpolated"))
+    scale, of_change = (explanation.get(name) for name in ("scale_logit", "change_scale_logit"))
+    if scale is not None and of_change is not None:
+        pairs.append(
+            (
+                "Scale",
+                f"1 is {scale:.2g} units of the networks' output (logit) per cell; for what changed, {of_change:.2g}",
+            )
+        )
     if passes is not None:
-        beyond = "of the backbone per exam and member, beyond the prediction's own"
+        beyond = (
+            "of the backbone per exam and member for these maps, beyond the prediction's own; what changed costs extra"
+        )
         pairs.append(("Cost", f"{passes:g} forward passes {beyond}"))
     return rows(*pairs) if pairs else ""

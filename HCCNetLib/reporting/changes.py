@@ -10,10 +10,18 @@ from HCCNetLib.reporting.numbers import percent, signed
 from HCCNetLib.reporting.pictures import draw_all
 from HCCNetLib.reporting.slices import ExamPicture
 
-_NAMES = ("From", "To", "Risk before", "Risk after", "Change of the output (logit)", "Of it, by time", "By picture")
+_NAMES = (
+    "From",
+    "To",
+    "Risk before",
+    "Risk after",
+    "Change of the output (logit)",
+    "By time, picture unchanged",
+    "By picture",
+)
 _NOTE = (
-    "The unit of the networks' output is the logit, here the mean of the members: before calibration, +0.69 doubles the "
-    "odds and −0.69 halves them. By time: had the new exam shown the same picture as the one before. By picture: "
+    "The unit of the networks' output is the logit, here the mean of the members: before calibration, +0.69 doubles a "
+    "member's odds and −0.69 halves them. By time: had the new exam shown the same picture as the one before. By picture: "
     "what the new exam shows differently. Rounded, the two can miss their sum by 0.01."
 )
 _NO_MEANING = (
@@ -56,7 +64,17 @@ def _sentence(change: Mapping[str, Any], calibrated: bool) -> str:
     return (
         f"{what} {moved}; the change is {signed(change['logit'])} units of the networks' output (logit), made up of "
         f"{signed(change['by_dates'])} from the time that passed with an unchanged picture and "
-        f"{signed(change['by_picture'])} from what the new exam shows differently."
+        f"{signed(change['by_picture'])} from what the new exam shows differently.{_contradiction(change)}"
+    )
+
+
+def _contradiction(change: Mapping[str, Any]) -> str:
+    """A mean of probabilities may rise while the mean of their logits falls."""
+    if (change["risk_to"] - change["risk_from"]) * change["logit"] >= 0:
+        return ""
+    return (
+        " The two point in different directions: the risk is a mean of the networks' probabilities, the output a mean of "
+        "their logits."
     )
 
 

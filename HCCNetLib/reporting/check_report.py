@@ -86,14 +86,15 @@ def _methods(methods: Mapping[str, Any]) -> str:
         cost = method["cost"]
         lines.append(
             (f"{escape(method['title'])}<br><code>{escape(key)}</code>", f"{method['resolution_mm']:g} mm", hits, inside,
-             energy, bold(method["randomised"]["like_randomised"], "+"), _places(method["agreement"], 2),
+             energy, bold(method["randomised"]["magnitude_randomised"], "+"), _places(method["agreement"], 2),
              f"{_places(cost['measured'], 1)} ×<br><small>{cost['passes']:.3g} passes</small>")
         )  # fmt: skip
     told = "".join(f"<li><b>{escape(m['title'])}</b>: {escape(m['description'])}</li>" for m in methods.values())
     note = (
         "Peak at the lesion: in how many patients, of those whose lesion is known. Like randomised networks: rank correlation "
-        "with the evidence of networks with random weights; near 0 is what to hope for. Members agree: mean correlation between "
-        "the evidence of two members of the ensemble. Cost: measured time of explaining, divided by that of encoding the exams; "
+        "of the evidence's size with that of networks with random weights; near 0 is what to hope for. Members agree: mean "
+        "correlation between the evidence of two members of the ensemble. Cost: measured time of explaining, divided by that "
+        "of encoding the exams; "
         "below, the passes of the backbone that it should take."
     )
     return (
@@ -143,18 +144,18 @@ def _lesions(content: Mapping[str, Any]) -> str:
 def _randomised(content: Mapping[str, Any]) -> str:
     methods = content["methods"].values()
     found = [(m["title"], m["randomised"]) for m in methods]
-    bars = [Bar(name, one["like_randomised"], one["like_other_patient"]) for name, one in found]
-    axis = "Rank correlation of the evidence with that of networks with random weights"
+    bars = [Bar(name, one["magnitude_randomised"], one["magnitude_other_patient"]) for name, one in found]
+    axis = "Rank correlation of the evidence's size with that of networks with random weights"
     lines = [
-        (escape(name), _both(one["like_randomised"], "+"), _both(one["like_other_patient"], "+"),
-         _both(one["overlap_randomised"]), _both(one["overlap_other_patient"]), _percent(one["hit_randomised"]),
-         _both(one["like_random_head"], "+"))
+        (escape(name), _both(one["magnitude_randomised"], "+"), _both(one["magnitude_other_patient"], "+"),
+         _both(one["like_randomised"], "+"), _both(one["overlap_randomised"]), _both(one["overlap_other_patient"]),
+         _percent(one["hit_randomised"]), _both(one["magnitude_random_head"], "+"))
         for name, one in found
     ]  # fmt: skip
     strongest = f"{100 * content['strongest_share']:g}%"
     head = (
-        *("Method", "Correlation, same patient", "Another patient", f"Strongest {strongest} in common, same patient"),
-        *("Another patient", "Their peak at the lesion", "Correlation, backbone kept"),
+        *("Method", "Size, same patient", "Size, another patient", "With its sign", f"Strongest {strongest} in common"),
+        *("Another patient", "Their peak at the lesion", "Size, backbone kept"),
     )
     low = min([-0.2, *(value for _, one in found for value in _lows(one))])
     draws = found[0][1]["draws"]
@@ -164,12 +165,15 @@ def _randomised(content: Mapping[str, Any]) -> str:
         f"al., arXiv 1810.03292). Dot and line: same patient, mean over patients and {draws} draws with 95% interval. Diamond: "
         "the random networks' map of another patient, which is what chance and the common shape of the field give.</figcaption>"
         f"</figure>{wide_table('randomised', head, lines)}"
-        '<p class="note">Backbone kept: only the transformer and the head have random weights.</p></section>'
+        '<p class="note">Size: of the evidence\'s absolute value, since a random head may turn the sign of a pattern that is the '
+        f"same. Backbone kept: only the transformer and the head have random weights, mean over {found[0][1]['head_draws']} "
+        "draws. Intervals come from drawing patients again; the draws of weights, the same for all patients, are not drawn "
+        "again, so they are somewhat too narrow.</p></section>"
     )
 
 
 def _lows(one: Mapping[str, Any]) -> Iterable[float]:
-    intervals = (one["like_randomised"], one["like_other_patient"])
+    intervals = (one["magnitude_randomised"], one["magnitude_other_patient"])
     return (value for interval in intervals for value in (interval["low"], interval["value"]) if value is not None)
 
 
@@ -204,11 +208,13 @@ def _perturbation(methods: Mapping[str, Any]) -> str:
     )
     return (
         f"<section><h2>Does the output follow the evidence?</h2><p>The landmark exam of {first['patients']} patients loses its "
-        "detail (is blurred) where the positive evidence is strongest first, or gets it back in that order.</p>"
+        "detail (is blurred) where the positive evidence is strongest first, or gets it back in that order. Patients with the "
+        "diagnosis come first among them.</p>"
         f'<p class="legend">{legend}<span>dashed: in random order</span></p><div class="panels">{panels}</div>'
-        f'{wide_table("perturbed", head, lines)}<p class="note">Area under the curve minus that in random order, in units of '
-        "the logit, mean over patients with 95% interval. Output: below 0 for deletion and above 0 for insertion where the order "
-        "is right and detail raises the output. That it does is not given: the exam as it is has a higher output than the "
+        f'{wide_table("perturbed", head, lines)}<p class="note">Area under the curve as drawn, all steps equally '
+        "wide, minus that in random order, in units of the logit, mean over patients with 95% interval. Output: below 0 for "
+        "deletion and above 0 for insertion where the order is right and detail raises the output. That it does is not given: "
+        "the exam as it is has a higher output than the "
         f"same exam without detail in {first['raised_by_detail']} of {first['patients']} patients. Moved: how far the output has "
         "gone from where it began, in either direction; above 0 where the order finds what the output depends on."
         "</p></section>"

@@ -130,7 +130,7 @@ def _lower_peak(ordered: ExamPicture) -> str:
     value = greatest(ordered.against)
     if value <= 0:
         return " There is no evidence for a lower risk in this exam."
-    where = place_words(to_patient(ordered.affine, peak_voxel(ordered.against)))
+    where = place_words(to_patient(ordered.affine, peak_voxel(ordered.against, ordered.affine)))
     return f" The strongest evidence for a lower risk, {value:.2f}, lies at {where}."
 
 

@@ -26,7 +26,7 @@ _MONTHS = "Months before the latest exam."
 _ATTENTION = "Attention: the share of each exam in what the model reads from the series, sum 1."
 _BOTH_ATTENTIONS = (
     "Attention is the share of each exam in what the model reads from the series, sum 1, and gradient-weighted attention "
-    "counts this reading only as far as it moves the output, also sum 1."
+    "counts this reading only as far as it raises the output, also sum 1: an exam that lowers it has none."
 )
 _FIELD = (
     "Risk without it: the risk as of the latest exam had this exam not been made. The field is "

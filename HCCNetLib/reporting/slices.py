@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from HCCNetLib.preprocessing.inverse import peak_voxel
 from HCCNetLib.records import Affine, Grid
 from HCCNetLib.reporting import colours, png
 
@@ -142,17 +143,9 @@ def cut_voxel(picture: ExamPicture) -> tuple[int, int, int]:
     """
     values = decisive(picture)
     if values is not None and greatest(values) > 0:
-        return peak_voxel(values)
+        return peak_voxel(values, picture.affine)
     centre = np.rint(to_voxels(picture.affine, picture.field_corners.mean(axis=0)[None])[0])
     i, j, k = np.clip(centre, 0, np.array(picture.image.shape) - 1).astype(int)
-    return int(i), int(j), int(k)
-
-
-def peak_voxel(values: NDArray[np.float32]) -> tuple[int, int, int]:
-    """The voxel of the greatest value; of several (a map cut off at 1) the one nearest to their middle."""
-    evidence = np.nan_to_num(values)
-    peaks = np.argwhere(evidence == evidence.max())
-    i, j, k = peaks[np.argmin(((peaks - peaks.mean(axis=0)) ** 2).sum(axis=1))]
     return int(i), int(j), int(k)
 
 

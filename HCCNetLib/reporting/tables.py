@@ -30,13 +30,15 @@ def exam_table(result: Mapping[str, Any]) -> list[list[str]]:
     return [list(EXAM_COLUMNS), *(_exam_row(result, exam, as_of.get(exam["date"])) for exam in result["exams"])]
 
 
-def patient_table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A header and a row per ``prediction.json``.
+def patient_table(results: Sequence[Mapping[str, Any]], refused: Mapping[str, str] | None = None) -> list[list[str]]:
+    """A header, a row per ``prediction.json``, and one per refused patient (id → why), empty but for id and notice.
 
     Risks are 0-1; ``low``, ``high`` and ``sd`` are of the members, ``members`` and ``exams`` counts. Text that a
     spreadsheet could take for a formula has an apostrophe in front.
     """
-    return [list(PATIENT_COLUMNS), *map(_patient_row, results)]
+    empty = [""] * (len(PATIENT_COLUMNS) - 2)
+    lost = [[text_cell(who), *empty, text_cell(f"Refused: {why}")] for who, why in (refused or {}).items()]
+    return [list(PATIENT_COLUMNS), *map(_patient_row, results), *lost]
 
 
 def _exam_row(result: Mapping[str, Any], exam: Mapping[str, Any], risk: float | None) -> list[str]:

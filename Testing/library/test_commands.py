@@ -147,6 +147,13 @@ def test_tables_are_written_where_they_are_asked_for(samples: Path, tmp_path: Pa
     assert leftovers(tmp_path) == []
 
 
+def test_a_table_of_an_earlier_run_does_not_pass_for_this_runs(samples: Path, tmp_path: Path) -> None:
+    (tmp_path / "patients.csv").write_text("of an earlier run")
+    assert run("predict", samples, "--out", tmp_path, "--explain", "none") == 0
+    assert not (tmp_path / "patients.csv").exists()
+    assert (tmp_path / "patients (earlier).csv").read_text() == "of an earlier run"
+
+
 @pytest.mark.parametrize("option", [("--method", "occlusion"), ("--check", "x.json")])
 def test_how_maps_are_made_is_not_asked_where_none_are(
     option: tuple[str, str], samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -179,7 +186,9 @@ def test_the_report_quotes_the_check_of_its_bundle_and_method_and_no_other(
     report = (tmp_path / "out" / "P1" / "report.html").read_text()
     assert "17 of 20" in report
     assert "inside it in 9" in report
-    assert run(*predict, "--method", "class-activation-2") == 0
+    assert run(*predict, "--method", "class-activation-2") == 1
+    assert "check.json does not say how often the peak of class-activation-2 lay at a lesion" in capsys.readouterr().err
+    assert run(*predict[:-2], "--method", key) == 0
     report = (tmp_path / "out" / "P1" / "report.html").read_text()
     assert "has not been tested for this bundle" in report
     assert "17 of 20" not in report

@@ -104,7 +104,7 @@ def planted(exam, voxel):
     """A map that is above 0 in one voxel of the exam."""
     values = np.zeros(SHAPE, dtype=np.float32)
     values[voxel] = 0.5
-    return ExamMaps({ALL: values}, {ALL: np.zeros_like(values)}, Peak(tuple(mm(exam, voxel)), 0.5, 1))
+    return ExamMaps({ALL: values}, {ALL: np.zeros_like(values)}, Peak(tuple(mm(exam, voxel)), 0.5, 1), 1.0)
 
 
 LESION = [(4, 5, 4), (4, 6, 4), (5, 5, 4)]
@@ -152,7 +152,7 @@ def test_a_map_without_a_peak_misses():
     exam = exam_on(np.eye(3), (5.0,) * 3)
     place = LesionPlace.find(blob(LESION), blob(LESION), exam)
     zeros = np.zeros(SHAPE, dtype=np.float32)
-    found = localise(ExamMaps({ALL: zeros}, {ALL: zeros}, None), place)
+    found = localise(ExamMaps({ALL: zeros}, {ALL: zeros}, None, 1.0), place)
     assert (found.distance_mm, found.hit, found.inside, found.energy) == (None, False, False, None)
 
 
@@ -208,11 +208,15 @@ def cells_of(values, in_field=None):
 def test_maps_of_chance_are_alike_by_chance_and_a_map_is_like_itself():
     rng = np.random.default_rng(0)
     same = cells_of(rng.standard_normal((12, 12, 12)))
-    assert compare(same, same, rng) == compare(same, cells_of(same.cells * 3 + 1), rng)
+    assert compare(same, same, rng) == compare(same, cells_of(same.cells * 3), rng)
     assert (compare(same, same, rng).correlation, compare(same, same, rng).overlap) == (pytest.approx(1), 1)
     pairs = [compare(same, cells_of(rng.standard_normal((12, 12, 12))), rng) for _ in range(60)]
     assert np.mean([pair.correlation for pair in pairs]) == pytest.approx(0, abs=0.01)
     assert np.mean([pair.overlap for pair in pairs]) == pytest.approx(0.05, abs=0.01)
+    # A pattern that is the same but for its sign is noticed by its size.
+    turned = compare(same, cells_of(-same.cells), rng)
+    assert (turned.correlation, turned.magnitude) == (pytest.approx(-1), pytest.approx(1))
+    assert np.mean([pair.magnitude for pair in pairs]) == pytest.approx(0, abs=0.01)
     # So are maps in which most cells are equal: ties must not be broken alike in both.
     flat = [cells_of(rng.random((12, 12, 12)) < 0.01) for _ in range(60)]
     overlaps = [compare(a, b, rng).overlap for a, b in itertools.pairwise(flat)]
@@ -323,12 +327,16 @@ def test_the_area_of_a_curve_is_its_mean_height():
 def test_noise_is_a_twentieth_of_the_bodys_sd_and_stays_in_the_field():
     exam = exam_on(np.eye(3), (5.0,) * 3, (slice(0, 20), slice(4, 24), slice(0, 24)))
     rng = np.random.default_rng(0)
-    added = with_noise(exam, CONFIG, rng).data - exam.data
+    exam.data[0] = rng.random(exam.data.shape[1:])
+    noisy = with_noise(exam, CONFIG, rng).data
+    assert np.array_equal(noisy[1:], exam.data[1:])  # channels that are missing
+    added = (noisy - exam.data)[:1]
     inside = np.broadcast_to(exam.window.read_mask, added.shape)
     assert not added[~inside].any()
     # The last step of the pipeline has divided by channel_sd, 0.5 here.
     assert added[inside].std() == pytest.approx(NOISE_SD / 0.5, rel=0.03)
-    assert with_noise(exam, PreprocessingConfig(), rng).data[inside].std() == pytest.approx(NOISE_SD, rel=0.03)
+    plain = (with_noise(exam, PreprocessingConfig(), rng).data - exam.data)[:1]
+    assert plain[inside].std() == pytest.approx(NOISE_SD, rel=0.03)
 
 
 def test_how_far_the_output_moves_is_told_whatever_the_direction(monkeypatch):
@@ -510,9 +518,12 @@ def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, tiny_phan
         assert 0 <= found["inside"] <= found["hits"] <= found["patients"]
         assert 0 < found["random"] < 0.5
         assert 0 <= found["energy"]["value"] <= 1
-        assert -1 <= method["randomised"]["like_randomised"]["value"] < 0.9
+        assert method["randomised"]["head_draws"] == 3
         assert method["randomised"]["patients"] == 5
-        for same, other in (("like_randomised", "like_other_patient"), ("overlap_randomised", "overlap_other_patient")):
+        for same, other in (
+            ("magnitude_randomised", "magnitude_other_patient"),
+            ("overlap_randomised", "overlap_other_patient"),
+        ):
             assert method["randomised"][same] != method["randomised"][other]
         assert method["perturbation"]["patients"] == method["stability"]["patients"] == 2
         deletion, insertion = (method["perturbation"][kind]["curve"] for kind in ("deletion", "insertion"))
@@ -603,7 +614,8 @@ def test_a_cohort_without_truth_and_outcomes_is_checked_for_the_rest(bundle, coh
     with (tmp_path / "out" / "explain_check.csv").open() as stream:
         for r in csv.DictReader(stream):
             assert r["landmark"] == max(p.name for p in (cohort / r["patient_id"]).iterdir())
-    assert find_check(bundle, "class-activation-1", tmp_path / "out" / CHECK_FILE) is None
+    with pytest.raises(Refusal, match="does not say how often the peak of class-activation-1 lay at a lesion"):
+        find_check(bundle, "class-activation-1", tmp_path / "out" / CHECK_FILE)
 
 
 def test_one_patient_has_no_other_to_be_compared_with_and_a_method_by_voxels_is_checked_alike(
@@ -713,7 +725,8 @@ def test_a_whole_check_is_quoted(bundle, tmp_path):
         "phantom": True,
     }
     file.write_text(json.dumps(check_of(bundle, methods={"occlusion": {"localisation": None}})))
-    assert find_check(bundle, "occlusion", file) is None
+    with pytest.raises(Refusal, match="this method was not checked"):
+        find_check(bundle, "occlusion", file)
 
 
 @pytest.mark.parametrize(

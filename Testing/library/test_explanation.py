@@ -50,7 +50,7 @@ from HCCNetLib.preprocessing import PreparedExam
 from HCCNetLib.preprocessing.geometry import scaling, translation
 from HCCNetLib.preprocessing.inverse import peak_voxel
 from HCCNetLib.readers import read_input
-from HCCNetLib.records import ArrayImage, Exam, Patient
+from HCCNetLib.records import ArrayImage, Exam, Patient, Refusal
 from HCCNetLib.synthetic.phantom import PhantomModel, draw_phantom
 from HCCNetLib.synthetic.rendering import render_exam
 
@@ -324,10 +324,9 @@ def test_the_reference_has_no_detail_and_keeps_level_and_padding() -> None:
     assert 0 < float(left.max()) < 0.1
 
 
-def test_gradient_weighted_attention_finds_the_exam_that_moves_the_logit(
+def test_gradient_weighted_attention_of_one_layer_is_attention_times_gradient(
     lively_members: list[tuple[HCCNet, EncodedSequence]],
 ) -> None:
-    """With one layer whose values reach CLS for one exam alone, all relevance is that exam's."""
     torch.manual_seed(3)
     config = ModelConfig(1, (1, 1, 1, 1), (8, 16, 32, 128), 1)
     model = HCCNet(config).eval()
@@ -407,7 +406,8 @@ class Fixed:
 def observe(explainer: Explainer, times: int, crop: int = 12) -> Evidence:
     ensemble = EnsembleEvidence(explainer)
     images = torch.empty(1, 1, crop, crop, crop)
-    sequence = EncodedSequence(images, images[:, 0] > 0, (), torch.empty(1, 1), (), 1.0)
+    reading = Reading((0,), torch.zeros(1))
+    sequence = EncodedSequence(images, images[:, 0] > 0, (), torch.empty(1, 1), (reading,), 1.0)
     for _ in range(times):
         ensemble.observe(HCCNet(ModelConfig.variant("mini", 1)), sequence)
     return ensemble.result()
@@ -446,10 +446,10 @@ def test_maps_keep_the_signs_apart_on_one_scale_for_all_exams_and_channels(livel
     weaker = replace(
         evidence, cells=evidence.cells * np.array([1, 0.5, 1, 1]).reshape(4, 1, 1, 1, 1).astype(np.float32)
     )
-    if max(float(v.max()) for v in (*maps[1].towards.values(), *maps[1].against.values())) < 1:
-        again = exam_maps(weaker, prepared, DWI)
-        assert again[1].towards["all"] == pytest.approx(maps[1].towards["all"] / 2, abs=1e-6)
-        assert again[0].towards["all"] == pytest.approx(maps[0].towards["all"], abs=1e-6)
+    assert max(float(v.max()) for v in (*maps[1].towards.values(), *maps[1].against.values())) < 1
+    again = exam_maps(weaker, prepared, DWI)
+    assert again[1].towards["all"] == pytest.approx(maps[1].towards["all"] / 2, abs=1e-6)
+    assert again[0].towards["all"] == pytest.approx(maps[0].towards["all"], abs=1e-6)
 
 
 def test_the_peak_is_the_maps_greatest_voxel_and_counts_the_members_there(lively: Bundle, patient: Patient) -> None:
@@ -458,7 +458,7 @@ def test_the_peak_is_the_maps_greatest_voxel_and_counts_the_members_there(lively
         values, affine = of_exam.towards["all"], prepared[index].source_grid.affine
         assert of_exam.peak is not None
         assert of_exam.peak.value == values.max()
-        assert affine @ [*peak_voxel(values), 1] == pytest.approx([*of_exam.peak.mm, 1])
+        assert affine @ [*peak_voxel(values, affine), 1] == pytest.approx([*of_exam.peak.mm, 1])
         cell = np.linalg.inv(cell_affine(prepared[index].window.grid.affine, evidence.cell_voxels)) @ [
             *of_exam.peak.mm,
             1,
@@ -516,9 +516,43 @@ def test_an_exam_that_repeats_the_one_before_changed_nothing_by_its_picture(
     assert np.abs(change.evidence()).max() < 1e-5
 
 
-def test_a_lesion_that_grew_is_where_the_picture_changed(
+def test_where_hardly_anything_changed_the_map_of_change_is_faint(
     trained: Bundle, converter: tuple[Patient, np.ndarray]
 ) -> None:
+    latest = converter[0].landmark
+    images = {
+        name: ArrayImage(image.read() * np.float32(1.0001), image.grid.affine, name)
+        for name, image in latest.images.items()
+    }
+    again = Exam("again", date(latest.date.year + 1, 1, 1), images)
+    predictor, patient = Predictor(trained, "cpu"), Patient("P1", (latest, again))
+    prepared = predictor.prepare(patient)
+    change = ChangeEvidence()
+    predictor.predict_prepared(patient, prepared, [change])
+    assert change.scale(prepared) == 0.005
+    assert 0 < max(float(side.max()) for side in change.maps(prepared)[1]) < 0.15
+
+
+def test_an_exam_that_is_not_read_has_no_map(trained: Bundle, converter: tuple[Patient, np.ndarray]) -> None:
+    alone = replace(trained, description=replace(trained.description, history="latest"))
+    explanation = PatientExplanation(alone.description, make_explainer("class-activation-1"))
+    predictor = Predictor(alone, "cpu")
+    prepared = predictor.prepare(converter[0])
+    prediction = predictor.predict_prepared(converter[0], prepared, explanation.observers)
+    completed, maps = explanation.complete(prediction, prepared)
+    assert maps is not None
+    assert [one is None for one in maps.exams] == [True, True, False]
+    assert [exam.peak is None for exam in completed.exams] == [True, True, False]
+
+
+def test_evidence_that_is_not_a_number_is_refused(trained: Bundle, converter: tuple[Patient, np.ndarray]) -> None:
+    patient = Patient("P1", converter[0].exams[-1:])
+    broken = EnsembleEvidence(Fixed(np.full((1, 1, 16, 16, 16), np.nan)))
+    with pytest.raises(Refusal, match="not a number: say --explain none, or choose another --method"):
+        Predictor(trained, "cpu").predict(patient, [broken])
+
+
+def test_a_lesion_that_grew_is_where_the_picture_changed(converter: tuple[Patient, np.ndarray]) -> None:
     """The same exam twice, the second time with a bright ball: what raised or lowered the output lies there."""
     before = converter[0].landmark
     grid = before.images["DWI_b800"].grid
@@ -532,7 +566,7 @@ def test_a_lesion_that_grew_is_where_the_picture_changed(
         for name, image in before.images.items()
     }
     after = Exam("after", date(before.date.year + 1, 3, 1), images)
-    predictor = Predictor(trained, "cpu")
+    predictor = Predictor(Bundle.open(DEMONSTRATION_BUNDLE), "cpu")
     patient = Patient("P1", (before, after))
     prepared = predictor.prepare(patient)
     change = ChangeEvidence()
@@ -542,7 +576,8 @@ def test_a_lesion_that_grew_is_where_the_picture_changed(
     assert not none_less.any()
     both = more + less
     assert both.max() == pytest.approx(1)
-    distance = np.linalg.norm(points[peak_voxel(both)] - place)
+    assert change.scale(prepared) > 0.02
+    distance = np.linalg.norm(points[peak_voxel(both, grid.affine)] - place)
     assert distance < 12 + 7  # within a cell of the ball
     near = np.linalg.norm(points - place, axis=-1) < 30
     assert both[near].sum() > 0.8 * both.sum()
@@ -686,7 +721,7 @@ def test_on_any_grid_the_peak_lies_at_the_lesion(
     explainers = [ClassActivation(1), IntegratedActivation(), IntegratedGradients(8), Occlusion()]
     maps, prepared = maps_by(trained, moved, explainers)
     for key in (*(explainer.key for explainer in explainers), "change"):
-        point = prepared[-1].source_grid.affine @ [*peak_voxel(maps[key]), 1]
+        point = prepared[-1].source_grid.affine @ [*peak_voxel(maps[key], prepared[-1].source_grid.affine), 1]
         # The lesion's radius is 12 mm; a hit is at most 10 mm from it.
         assert np.linalg.norm(point[:3] - centre) < 22, key
     assert np.linalg.norm(centre * [-1, 1, 1] - centre) > 80  # a mirrored map would not pass
@@ -706,6 +741,9 @@ def test_the_prediction_says_what_explains_it(trained: Bundle, converter: tuple[
     assert maps is not None
     assert completed.explanation is not None
     assert completed.explanation["resolution_mm"] == 3 * 2.25
+    assert maps.exams[0] is not None
+    assert completed.explanation["scale_logit"] == maps.exams[0].scale > 0
+    assert completed.explanation["change_scale_logit"] > 0.005
     assert completed.explanation["check"] == check
     assert -1 <= completed.explanation["agreement"] <= 1
     assert sum(exam.attention_gradient or 0 for exam in completed.exams) == pytest.approx(1)
@@ -715,7 +753,7 @@ def test_the_prediction_says_what_explains_it(trained: Bundle, converter: tuple[
     )
     assert completed.changes[-1]["risk_to"] == completed.risk
     for exam, of_exam in zip(completed.exams, maps.exams, strict=True):
-        assert (exam.peak is None) == (of_exam.peak is None)
+        assert (exam.peak is None) == (of_exam is None or of_exam.peak is None)
     attention_only = PatientExplanation(trained.description, None)
     prediction = predictor.predict_prepared(patient, prepared, attention_only.observers)
     completed, maps = attention_only.complete(prediction, prepared)
@@ -743,7 +781,10 @@ def test_maps_without_any_positive_evidence_are_said_to_be_empty(
     prepared = predictor.prepare(patient)
     prediction = predictor.predict_prepared(patient, prepared, explanation.observers)
     completed, _ = explanation.complete(prediction, prepared)
-    assert completed.warnings[-1].message == "No voxel speaks for a higher risk: the maps are empty."
+    assert (
+        completed.warnings[-1].message
+        == "No voxel speaks for a higher risk: the maps of what raises the output are empty."
+    )
     assert completed.exams[0].peak is None
 
 

@@ -838,7 +838,7 @@ def test_the_table_holds_both_attentions_and_the_peaks_where_any_exam_has_them()
     text = page.text()
     assert "L 34.1 mm, A 12.0 mm, S 5.1 mm 0.83, positive in 2 of 3 members" in text
     assert "2022-04-20 2022-04-20 3.0 0.50 0.25 8.1% not known 88% –" in text
-    assert "gradient-weighted attention counts this reading only as far as it moves the output" in text
+    assert "gradient-weighted attention counts this reading only as far as it raises the output" in text
 
 
 # Numbers and time

@@ -211,3 +211,12 @@ def test_the_rows_survive_a_csv_file_whatever_an_identifier_holds():
 
 def test_no_patients_make_a_header_alone():
     assert len(patient_table([])) == 1
+
+
+def test_a_refused_patient_has_a_row_that_says_why():
+    header, row = patient_table([], {"=P9": "Exam 2020-01-01 lacks DWI_b0. Export it."})
+    assert dict(zip(header, row, strict=True)) == {
+        **dict.fromkeys(header, ""),
+        "patient_id": "'=P9",
+        "notice": "Refused: Exam 2020-01-01 lacks DWI_b0. Export it.",
+    }
