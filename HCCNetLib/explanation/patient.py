@@ -48,7 +48,6 @@ class PatientExplanation:
         self, description: BundleDescription, explainer: Explainer | None, check: Mapping[str, Any] | None = None
     ) -> None:
         self._description = description
-        self._explainer = explainer
         self._check = check
         self._attention = GradientAttention()
         self._evidence = EnsembleEvidence(explainer) if explainer else None
