@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CLOSE = 0.01  # of the difference, or units of the logit: how near the sum must come
+_CLOSE = 0.01  # of the difference: how near the sum must come
+_SMALL = 0.01  # differences below this many units of the logit are judged as if they were this large
 _DOUBLINGS = 2
 
 
@@ -17,7 +18,7 @@ def integrate(gradients: Callable[[Tensor], Tensor], way: Tensor, difference: fl
 
     Gauss-Legendre quadrature, which needs far fewer steps than equal ones. A network whose output turns within a small
     part of the way needs more: the steps are doubled, at most twice, until the contributions sum to the difference within
-    1% (or 0.01 where the difference is below 1).
+    1% (or 0.0001 where the difference is below 0.01).
 
     Args:
         gradients: of places (B,) on the way, 0 its beginning and 1 its end: (B, *way.shape).
@@ -31,7 +32,7 @@ def integrate(gradients: Callable[[Tensor], Tensor], way: Tensor, difference: fl
     """
     for doubling in range(_DOUBLINGS + 1):
         result = way * mean_gradient(gradients, way, steps * 2**doubling, batch)
-        if abs(float(result.double().sum()) - difference) <= _CLOSE * max(abs(difference), 1.0):
+        if abs(float(result.double().sum()) - difference) <= _CLOSE * max(abs(difference), _SMALL):
             break
     return result
 

@@ -191,9 +191,8 @@ def test_integrated_gradients_sum_to_the_logit_difference_within_2_percent(
             with torch.no_grad():
                 lost = whole - float(logits_with(model, sequence, exam, blurred[exam][None]))
             assert abs(lost) > 1e-3
-            assert float(evidence[exam].double().sum()) == pytest.approx(
-                lost, rel=0.02, abs=0.01 if abs(lost) < 0.5 else 0
-            )
+            # Differences below 0.01 are at the edge of single precision.
+            assert float(evidence[exam].double().sum()) == pytest.approx(lost, rel=0.02, abs=2e-4)
 
 
 def test_integrated_activation_sums_to_the_difference_from_exams_all_of_whose_cells_are_average(
@@ -497,7 +496,7 @@ def test_the_change_between_landmarks_is_dates_plus_picture_and_its_map_sums_to_
     for number, one in enumerate(changes, start=1):
         assert one.logit == pytest.approx(logits[number] - logits[number - 1], abs=1e-4)
         assert one.by_dates + one.by_picture == pytest.approx(one.logit)
-        assert float(cells[number].sum(dtype=np.float64)) == pytest.approx(one.by_picture, rel=0.02, abs=0.01)
+        assert float(cells[number].sum(dtype=np.float64)) == pytest.approx(one.by_picture, rel=0.02, abs=0.001)
     assert max(abs(one.by_picture) for one in changes) > 0.05
     assert len(prediction.trajectory) == len(logits)
 
