@@ -115,14 +115,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 3 if content["refused"] else 0
 
 
-def _require_outcomes(cohort: Cohort) -> None:
+def require_cohort(cohort: Cohort, purpose: str) -> None:
+    """Refuses one patient's folder, and outcomes that are there and can't be used."""
     if cohort.form == "patient folder":
         message = (
-            "This is the folder of one patient; evaluation needs a cohort: a folder of patient folders, or a table."
+            f"This is the folder of one patient; {purpose} needs a cohort: a folder of patient folders, or a table."
         )
         raise Refusal("not_a_cohort", message)
     if cohort.outcomes_refused is not None:
         raise cohort.outcomes_refused
+
+
+def _require_outcomes(cohort: Cohort) -> None:
+    require_cohort(cohort, "evaluation")
     if not cohort.outcomes:
         message = (
             "Evaluation needs to know what became of the patients, and no outcomes were found. Put outcomes.csv with the "
@@ -213,7 +218,8 @@ def _inverse(calibration: Calibration | None) -> Calibration | None:
 Caches = Mapping[Preparation, PreparedCache]
 
 
-def _preparation(predictor: Predictor) -> Preparation:
+def preparation_of(predictor: Predictor) -> Preparation:
+    """How a bundle's exams are prepared, for a cache of them."""
     description = predictor.bundle.description
     return Preparation(description.channels, description.preprocessing, description.missing_channels)
 
@@ -222,7 +228,7 @@ def _fill_caches(predictors: Sequence[Predictor], chosen: Sequence[Chosen], argu
     """Prepares all exams into ``--cache``, once for all bundles that prepare alike; refusals show when predicting."""
     if arguments.cache is None:
         return {}
-    caches = {p: PreparedCache(arguments.cache, p) for p in map(_preparation, predictors)}
+    caches = {p: PreparedCache(arguments.cache, p) for p in map(preparation_of, predictors)}
     exams = [exam for one in chosen for exam in one.patient.exams]
     progress = Progress()
     try:
@@ -236,7 +242,7 @@ def _fill_caches(predictors: Sequence[Predictor], chosen: Sequence[Chosen], argu
 
 def predict_patient(predictor: Predictor, patient: Patient, caches: Caches) -> Prediction:
     """The prediction at the patient's latest exam, from prepared exams where they are kept."""
-    cache = caches.get(_preparation(predictor))
+    cache = caches.get(preparation_of(predictor))
     if cache is None:
         return predictor.predict(patient)
     return predictor.predict_prepared(patient, [cache.get(exam) for exam in patient.exams])

@@ -16,7 +16,7 @@ import numpy as np
 
 from HCCNetLib.commands.arguments import whole_number
 from HCCNetLib.commands.checking import DRAWS, HEAD_DRAWS, NOISE_DRAWS, Check, Subject
-from HCCNetLib.commands.evaluate import DEMONSTRATION
+from HCCNetLib.commands.evaluate import DEMONSTRATION, preparation_of, require_cohort
 from HCCNetLib.commands.outputs import CHECK_FILES, write_check, write_json
 from HCCNetLib.commands.predict import add_reading_arguments, check_writable, reading_options
 from HCCNetLib.commands.progress import Progress
@@ -29,7 +29,7 @@ from HCCNetLib.explanation.check import FORMAT_VERSION, beside
 from HCCNetLib.explanation.faithfulness import STRONGEST, WITHIN_MM
 from HCCNetLib.explanation.perturbation import FRACTIONS, NOISE_SD
 from HCCNetLib.inference import NOTICE, Predictor, software_versions
-from HCCNetLib.inference.cache import Preparation, PreparedCache
+from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.readers import name_as_given, read_input
 from HCCNetLib.records import Cohort, Refusal
 from HCCNetLib.reporting.tables import text_cell
@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; 3 where patients were refused."""
     cohort = read_input(arguments.cohort, reading_options(arguments))
-    _require_cohort(cohort)
+    require_cohort(cohort, "the check")
     predictor = Predictor(arguments.bundle, arguments.device)
     check_writable(arguments.out)
     if arguments.beside_bundle:
@@ -114,16 +114,6 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(beside(predictor.bundle), content)
     _print(content, arguments, beside(predictor.bundle) if arguments.beside_bundle else None)
     return 3 if refused else 0
-
-
-def _require_cohort(cohort: Cohort) -> None:
-    if cohort.form == "patient folder":
-        message = (
-            "This is the folder of one patient; the check needs a cohort: a folder of patient folders, or a table."
-        )
-        raise Refusal("not_a_cohort", message)
-    if cohort.outcomes_refused is not None:
-        raise cohort.outcomes_refused
 
 
 @dataclass(frozen=True)
@@ -158,12 +148,10 @@ def _choose(cohort: Cohort, horizon: float, arguments: argparse.Namespace) -> _C
 
 def _measure(predictor: Predictor, chosen: _Choice, truth: Truth | None, arguments: argparse.Namespace) -> Check:
     """All measurements, from exams that are prepared once."""
-    description = predictor.bundle.description
-    preparation = Preparation(description.channels, description.preprocessing, description.missing_channels)
     methods = tuple(dict.fromkeys(arguments.methods))
     progress = Progress()
     with _folder(arguments.cache) as folder:
-        cache = PreparedCache(folder, preparation)
+        cache = PreparedCache(folder, preparation_of(predictor))
         try:
             exams = [exam for subject in chosen.subjects for exam in subject.patient.exams]
             for done, _ in enumerate(cache.fill(exams, arguments.processes or os.cpu_count() or 1), start=1):

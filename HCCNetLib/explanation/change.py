@@ -89,17 +89,16 @@ class ChangeEvidence:
 
     def maps(self, prepared: Sequence[PreparedExam]) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]:
         """Per exam on its own grid, 0–1 on one scale for the patient: what raised and what lowered the output."""
-        scale = self.scale(prepared)
-        return tuple(
-            (positive_part(values, scale), positive_part(-values, scale)) for values in self._on_exams(prepared)
-        )
+        signed = self._on_exams(prepared)
+        scale = _scale(signed)
+        return tuple((positive_part(values, scale), positive_part(-values, scale)) for values in signed)
 
     def scale(self, prepared: Sequence[PreparedExam]) -> float:
         """What 1 stands for on the maps, in units of the logit per cell: the patient's largest, or a floor.
 
         Where hardly anything changed, maps must not look as if much had.
         """
-        return max(_FAINT, *(float(np.abs(values).max()) for values in self._on_exams(prepared)))
+        return _scale(self._on_exams(prepared))
 
     def _on_exams(self, prepared: Sequence[PreparedExam]) -> list[NDArray[np.float32]]:
         stride = stage_stride(_STAGE - 1)
@@ -107,6 +106,10 @@ class ChangeEvidence:
             map_to_exam(cells, cell_affine(exam.window.grid.affine, stride), exam)
             for cells, exam in zip(self.evidence(), prepared, strict=True)
         ]
+
+
+def _scale(signed: Sequence[NDArray[np.float32]]) -> float:
+    return max(_FAINT, *(float(np.abs(values).max()) for values in signed))
 
 
 def _by_picture(model: HCCNet, sequence: EncodedSequence, new: int, difference: float) -> Tensor:
