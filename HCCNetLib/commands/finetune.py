@@ -14,11 +14,12 @@ from HCCNetLib.records import Refusal
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
 from HCCNetLib.synthetic.phantom import PhantomModel
-from HCCNetLib.training.configuration import FinetuneConfig, settings_of
+from HCCNetLib.training.configuration import settings_of
 from HCCNetLib.training.distributed import Workers, workers
 from HCCNetLib.training.ensemble import LEFT_OUT_FILE, Run, assemble, missing_members, open_run, train_member
 from HCCNetLib.training.examples import count_examples
 from HCCNetLib.training.recipe import read_stage
+from HCCNetLib.training.settings import FinetuneConfig, StageConfig
 
 HELP = "train on a cohort with outcomes: members, calibration, bundle"
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, FinetuneConfig)
 
 
-def add_settings(parser: argparse.ArgumentParser, kind: type[FinetuneConfig]) -> None:
+def add_settings(parser: argparse.ArgumentParser, kind: type[StageConfig]) -> None:
     """One argument per setting of a stage; what is given wins over the file."""
     group = parser.add_argument_group("settings, which win over those of the file")
     for setting, _ in settings_of(kind):
@@ -109,7 +110,7 @@ def _open(config: FinetuneConfig, crew: Workers) -> Run:
     return stage if crew.is_first else open_run(config, lambda *_: None, is_first=False)
 
 
-def make_phantom(config: FinetuneConfig, progress: Progress) -> None:
+def make_phantom(config: StageConfig, progress: Progress) -> None:
     """The phantom cohort that a configuration asks for, or what is missing of it."""
     if config.phantom_patients:
         model = PhantomModel(channels=config.channels, acquisition=AcquisitionModel(spacing=config.phantom_spacing))
@@ -124,6 +125,8 @@ def _tell(stage: Run) -> None:
         f"exams, {counts['positive landmarks']} positive and {counts['negative landmarks']} negative landmarks; "
         f"{len(stage.splits.test)} patients set aside as test"
     )
+    for sentence in stage.start_summary():
+        print(f"first weights: {sentence}")
     for reason, number in stage.examples.reasons().items():
         print(f"left out: {number} patient(s), {reason}; see {stage.folder / LEFT_OUT_FILE}")
     if stage.examples.phantom and not stage.config.demonstration:

@@ -15,7 +15,10 @@ from HCCNetLib.inference import NOTICE
 from HCCNetLib.records import Refusal
 from HCCNetLib.version import __version__
 
-COMMANDS = ("predict", "inspect", "train", "finetune", "evaluate", "explain-check", "bundle", "synthesize", "doctor")
+COMMANDS = (
+    *("predict", "inspect", "train", "pretrain-backbone", "pretrain-encoder", "finetune", "evaluate", "explain-check"),
+    *("bundle", "synthesize", "doctor"),
+)
 
 DONE, REFUSED, INTERRUPTED = 0, 1, 130
 
@@ -38,8 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``hccnet`` with the given arguments; returns the exit status: 0, 1 refused, 3 some patients refused."""
-    arguments = build_parser().parse_args(argv)
     try:
+        arguments = build_parser().parse_args(argv)  # it imports torch: long enough to be interrupted
         return int(arguments.run(arguments))
     except Refusal as refusal:
         return _refuse(refusal.message)

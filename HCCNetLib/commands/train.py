@@ -10,9 +10,12 @@ from typing import Any
 
 from HCCNetLib.commands import evaluate as evaluation
 from HCCNetLib.commands.finetune import finetune, make_phantom
+from HCCNetLib.commands.pretraining import pretrain_backbone, pretrain_encoder
 from HCCNetLib.commands.progress import Progress
 from HCCNetLib.records import Refusal
+from HCCNetLib.training.ensemble import read_data
 from HCCNetLib.training.recipe import Recipe, TestCohort, read_recipe
+from HCCNetLib.training.settings import BackboneConfig
 
 HELP = "train, calibrate, bundle and judge by a recipe"
 
@@ -20,9 +23,9 @@ HELP = "train, calibrate, bundle and judge by a recipe"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.epilog = (
-        "Makes phantom cohorts where the recipe asks for them, trains the members, writes the bundle into the run's folder, "
-        "does the same for each arm, and judges all on the test cohort; later arms also against the first. The "
-        "same command goes on where a run was stopped."
+        "Makes phantom cohorts where the recipe asks for them, runs its self-supervised stages, trains the members, writes "
+        "the bundle into the run's folder, does the same for each arm, and judges all on the test cohort; later arms also "
+        "against the first. The same command goes on where a run was stopped."
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="recipe, YAML")
     parser.add_argument(
@@ -50,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     if recipe.test is not None and not recipe.test.phantom_patients and not Path(recipe.test.cohort).exists():
         message = f"The test cohort {recipe.test.cohort} does not exist. Check the path, before hours of training."
         raise Refusal("missing_input", message)
+    _pretrain(recipe)
     bundle = finetune(recipe.finetune)
     arms = [finetune(config) for config in recipe.arms.values()]
     trained = [arm for arm in arms if arm is not None]
@@ -60,6 +64,22 @@ def run(arguments: argparse.Namespace) -> int:
     if len(trained) > 1:  # an arm may have fewer members than the bundle: like is compared with like here
         status = max(status, _judge(recipe, recipe.test, trained, "evaluation-of-arms"))
     return status
+
+
+def _pretrain(recipe: Recipe) -> None:
+    """The self-supervised stages; patients set aside as test are known before, so that these do not read them."""
+    if any(stage.leave_out for stage in recipe.stages):
+        progress = Progress()
+        try:
+            make_phantom(recipe.finetune, progress)
+            read_data(recipe.finetune, progress)
+        finally:
+            progress.close()
+    for stage in recipe.stages:
+        if isinstance(stage, BackboneConfig):
+            pretrain_backbone(stage)
+        else:
+            pretrain_encoder(stage)
 
 
 def _make_test_cohort(recipe: Recipe, test: TestCohort) -> None:

@@ -129,9 +129,33 @@ class PreparedCache:
             with safe_open(self._path(key), framework="numpy") as file:
                 values: NDArray[Any] = file.get_tensor("data")
         except (OSError, SafetensorError) as error:
-            message = f"A prepared exam in {self.folder} is gone or damaged. Give the same command again."
-            raise Refusal("cache_damaged", message) from error
+            raise self._damaged() from error
         return values
+
+    def crops(self, key: str, places: Sequence[tuple[int, tuple[int, int, int], int]]) -> list[NDArray[Any]]:
+        """Cubes of single channels of an entry, without the rest of it being read.
+
+        Args:
+            key: of the entry.
+            places: per cube its channel, first voxel along each axis, and edge.
+
+        Returns:
+            (edge, edge, edge) each, in the precision in which entries are kept.
+
+        Raises:
+            Refusal: the entry is gone or damaged.
+        """
+        try:
+            with safe_open(self._path(key), framework="numpy") as file:
+                data = file.get_slice("data")
+                return [data[(c, *(slice(s, s + edge) for s in start))] for c, start, edge in places]
+        except (OSError, SafetensorError) as error:
+            raise self._damaged() from error
+
+    def _damaged(self) -> Refusal:
+        return Refusal(
+            "cache_damaged", f"A prepared exam in {self.folder} is gone or damaged. Give the same command again."
+        )
 
     def _key_or_refusal(self, exam: Exam) -> str | Refusal:
         try:

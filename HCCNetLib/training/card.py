@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from HCCNetLib.bundles import BundleDescription
 
 _TEMPLATE = """# {name} {version}
@@ -18,6 +20,8 @@ pooling {pooling}). {calibration}
 
 {summary}. Counts: {counts}. Left out: {left_out}.
 
+{pretraining}
+
 {target}
 
 AUROC of the development patients, each predicted by the members that had not seen them: {auroc:.3f}.
@@ -30,6 +34,10 @@ _TARGET = (
     "Beside each patient's label the networks were told, for {exams_with_a_value} exams, a value `{column}` (weight "
     "{weight:g}, stages: {stages}). Prediction does not need it."
 )
+_PRETRAINING = {
+    "backbone": "the backbone from a run over {summary} ({steps} steps)",
+    "encoder": "the transformer from one over {summary} ({steps} steps)",
+}
 _LIMITS_OF_PHANTOM = (
     "Any patient. It has seen nobody's images. A figure for a real exam has no meaning, however plausible it looks."
 )
@@ -57,10 +65,21 @@ def model_card(description: BundleDescription) -> str:
         summary=data["summary"],
         counts=_listed(data["counts"]),
         left_out=_listed(data["left_out"]),
+        pretraining=_pretraining(data["pretraining"]),
         target=_TARGET.format(**target) if target else "The networks were told nothing but each patient's label.",
         auroc=data["out_of_fold_auroc"],
         limits=_LIMITS_OF_PHANTOM if demonstration else _LIMITS,
     )
+
+
+def _pretraining(parts: dict[str, Any] | None) -> str:
+    if not parts:
+        return "The networks began with random weights."
+    taken = " and ".join(
+        _PRETRAINING[name].format(summary=part["trained_on"]["summary"], steps=part["steps"])
+        for name, part in parts.items()
+    )
+    return f"The networks began with weights of self-supervised runs: {taken}."
 
 
 def _calibration(description: BundleDescription) -> str:

@@ -52,6 +52,12 @@ class Workers:
         for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
 
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        """Sums a tensor of this process's device over the processes."""
+        if self.count > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
     def sum(self, values: Iterable[float]) -> list[float]:
         """Sums some numbers over the processes."""
         tensor = torch.tensor(list(values), dtype=torch.float64)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,15 @@ from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.card import model_card
 from HCCNetLib.training.checkpoint import identity_of, write_json, write_whole
-from HCCNetLib.training.configuration import FinetuneConfig, config_text, settings_of
+from HCCNetLib.training.configuration import config_text, deciding
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import Example, Examples, count_examples, gather_examples, read_targets
 from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
 from HCCNetLib.training.loop import CHECKPOINT_FILE, Loop, LoopSettings, parameter_groups
+from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.splits import Splits, find_splits
-from HCCNetLib.training.start import scale_weights
+from HCCNetLib.training.start import scale_weights, seeded
+from HCCNetLib.training.starting_point import Origin, StartingPoint, find_starting_point, summarise
 from HCCNetLib.training.visits import VisitPlan
 
 CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE, DEVELOPMENT_FILE = (
@@ -48,7 +50,7 @@ CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE, DEVELOPMENT_FILE = (
     "held_out.json",
     "development.json",
 )
-LEFT_OUT_FILE = "left_out.json"
+LEFT_OUT_FILE, START_FILE = "left_out.json", "start.json"
 FIRST_PHASE = "exams"
 # What a bundle that is kept must say as this run would.
 _SAID = {
@@ -57,7 +59,7 @@ _SAID = {
 }
 
 # Settings that name places on the machine, which are nobody else's business.
-_PLACES = {"out", "cohort", "cache", "exams_from", "target_file"}
+_PLACES = {"out", "cohort", "cache", "exams_from", "target_file", "backbone_from", "encoder_from"}
 
 Progress = Callable[[str, int, int], None]
 
@@ -72,6 +74,7 @@ class Run:
         splits: their parts.
         cache: of prepared exams.
         cohort: name of the cohort as given.
+        start: what the members begin with.
     """
 
     config: FinetuneConfig
@@ -79,6 +82,7 @@ class Run:
     splits: Splits
     cache: PreparedCache
     cohort: str
+    start: StartingPoint = field(default_factory=StartingPoint)
 
     @property
     def folder(self) -> Path:
@@ -100,14 +104,18 @@ class Run:
         training = [by_name[name] for name in sorted(self.splits.training(fold))]
         return training, [by_name[name] for name in self.splits.folds[fold]]
 
+    def start_summary(self) -> list[str]:
+        """Where a member's first weights come from, a sentence per source; see ``start.json`` for each tensor."""
+        return summarise(_start(self, 0)[1])
+
     def is_trained(self, member: int) -> bool:
         """Whether a member's weights and held-out predictions are there; the latter are written last."""
         folder = self.member_folder(member)
         return (folder / WEIGHTS_FILE).is_file() and (folder / HELD_OUT_FILE).is_file()
 
 
-def open_run(config: FinetuneConfig, progress: Progress, is_first: bool = True) -> Run:
-    """Reads the cohort, prepares its exams, draws or reads the split; the first of several processes writes the settings.
+def read_data(config: FinetuneConfig, progress: Progress) -> Run:
+    """Reads the cohort, prepares its exams, draws or reads the split.
 
     Raises:
         Refusal: something about the data or the folder; see the functions called.
@@ -130,12 +138,22 @@ def open_run(config: FinetuneConfig, progress: Progress, is_first: bool = True) 
         raise Refusal("cannot_write", f"{folder} can't be written: {error.strerror}. Choose another --out.") from error
     labels = {e.patient_id: e.label for e in examples.all}
     splits = find_splits(folder, labels, (config.folds, config.test_fraction), config.seed)
-    run = Run(config, examples, splits, cache, Path(config.cohort).resolve().name)
+    return Run(config, examples, splits, cache, Path(config.cohort).resolve().name)
+
+
+def open_run(config: FinetuneConfig, progress: Progress, is_first: bool = True) -> Run:
+    """The data, and what the members begin with; the first of several processes writes the settings.
+
+    Raises:
+        Refusal: something about data, folder or self-supervised runs; see the functions called.
+    """
+    start = find_starting_point(config)  # before exams are prepared for nothing
+    run = replace(read_data(config, progress), start=start)
     for member in range(config.members):
         _require_same(run, member)  # before the settings on file, by which the others were trained, are replaced
     if is_first:
-        write_json(folder / LEFT_OUT_FILE, run.examples.left_out)
-        write_whole(folder / CONFIG_FILE, config_text(config).encode())
+        write_json(run.folder / LEFT_OUT_FILE, run.examples.left_out)
+        write_whole(run.folder / CONFIG_FILE, config_text(config).encode())
     return run
 
 
@@ -154,7 +172,9 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
     if run.is_trained(member):
         return
     training, held_out = run.parts(member)
-    model = first_model(config, member)
+    model, origins = _start(run, member)
+    if workers.is_first:
+        write_json(folder / START_FILE, [origin.to_dict() for origin in origins])
     if config.exam_steps:
         model.load_state_dict(_first_phase(run, member, workers, progress))
     task = FinetuneTask(config, VisitPlan(config, member, training), held_out, run.cache, model)
@@ -178,7 +198,7 @@ def _first_phase(run: Run, member: int, workers: Workers, progress: Progress) ->
     if config.exams_from or path.is_file():
         return _read_first_phase(path, identity)
     training, _ = run.parts(member)
-    model = first_model(config, member)
+    model, _ = _start(run, member)
     task = FinetuneTask(config, VisitPlan(config, member, training), (), run.cache, model, exams_only=True)
     trained = {name: p for name, p in model.named_parameters() if _is_of_first_phase(name)}
     settings = replace(
@@ -217,12 +237,17 @@ def _read_first_phase(path: Path, identity: str) -> dict[str, Tensor]:
 
 def first_model(config: FinetuneConfig, member: int) -> FinetuneModel:
     """A member's network before training; its weights follow from the seed and the member's number."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence([config.seed, member]).generate_state(1)[0]))
+    with seeded(config.seed, member):
         model = FinetuneModel(config.model, config.target_stages == "all")
         if config.start == "scaled":
             scale_weights(model.network.backbone)
     return model
+
+
+def _start(run: Run, member: int) -> tuple[FinetuneModel, list[Origin]]:
+    """A member's network with what it takes over, and where each tensor came from."""
+    model = first_model(run.config, member)
+    return model, run.start.apply(model.network)
 
 
 def _groups(model: FinetuneModel, config: FinetuneConfig) -> list[dict[str, Any]]:
@@ -256,10 +281,9 @@ def _settings(run: Run, member: int, steps: int, learning_rate: float) -> LoopSe
 def _identity(run: Run, member: int, first_phase: bool = False) -> str:
     """A digest of all that decides a member's weights, or its first phase's."""
     training, _ = run.parts(member)
-    deciding = ("all",) if first_phase else ("all", "second phase")
-    names = {f.name for f, _ in settings_of(FinetuneConfig) if f.metadata["decides"] in deciding}
-    settings = {k: v for k, v in asdict(run.config).items() if k in names}
-    content = [settings, member, PIPELINE_VERSION, run.examples.digest([e.patient_id for e in training])]
+    settings = deciding(run.config, ("all",) if first_phase else ("all", "second phase"))
+    begun = [*run.start.digests, run.config.precision]
+    content = [settings, begun, member, PIPELINE_VERSION, run.examples.digest([e.patient_id for e in training])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -492,6 +516,7 @@ def _training_data(run: Run, development: Mapping[str, Any]) -> dict[str, Any]:
         "set_aside_as_test": len(run.splits.test),
         "left_out": run.examples.reasons(),
         "exam_level_target": target,
+        "pretraining": run.start.describe(),
         "out_of_fold_auroc": round(development["auroc"], 4),
         "calibration_problem": development["calibration_problem"],
         "settings": {k: v for k, v in asdict(config).items() if k not in _PLACES},

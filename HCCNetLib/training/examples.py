@@ -7,17 +7,19 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from HCCNetLib.evaluation.landmarks import find_landmarks
 from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.readers.rows import read_rows
 from HCCNetLib.records import Cohort, Exam, Patient, Refusal, months_between
-from HCCNetLib.training.configuration import FinetuneConfig
+from HCCNetLib.training.settings import FinetuneConfig, PretrainConfig, StageConfig
 
 Progress = Callable[[str, int, int], None]
+# A patient's number, the exams that are used, and their labels.
+Draft = tuple[int, Patient, tuple[bool | None, ...]]
 
 
 @dataclass(frozen=True)
@@ -100,17 +102,75 @@ def gather_examples(
         Refusal: no outcomes, or no patient is left.
     """
     _require_outcomes(cohort)
-    left_out = {name: f"can't be read: {refusal.message}" for name, refusal in cohort.refused.items()}
+    left_out = _unreadable(cohort)
     counts: Counter[str] = Counter()
     drafts = []
     for number, patient in enumerate(sorted(cohort.patients, key=lambda p: p.patient_id)):
         draft = _draft(number, patient, cohort, config.horizon_months, left_out, counts)
         if draft is not None:
             drafts.append(draft)
-    keys = _prepare(cache, [exam for _, patient, _ in drafts for exam in patient.exams], config, progress)
+    return _examples(drafts, left_out, counts, (config, cache, targets), progress)
+
+
+def gather_exams(
+    cohort: Cohort,
+    config: PretrainConfig,
+    cache: PreparedCache,
+    targets: Mapping[tuple[str, str], float],
+    without: Collection[str],
+    progress: Progress,
+) -> Examples:
+    """All exams of a cohort for a stage that needs no labels, prepared into the cache; no example has a label.
+
+    Exams on or after a diagnosis are dropped where it is known, as in the supervised stage.
+
+    Args:
+        cohort: with or without outcomes.
+        config: processes.
+        cache: filled here.
+        targets: (patient id, exam id) → exam-level target; may be empty.
+        without: ids of patients that are not read.
+        progress: called with stage, done and total.
+
+    Raises:
+        Refusal: outcomes that are there can't be used, or no patient is left.
+    """
+    if cohort.outcomes_refused is not None:
+        raise cohort.outcomes_refused
+    left_out = _unreadable(cohort)
+    counts: Counter[str] = Counter()
+    drafts: list[Draft] = []
+    for number, patient in enumerate(sorted(cohort.patients, key=lambda p: p.patient_id)):
+        if patient.patient_id in without:
+            left_out[patient.patient_id] = "set aside as test"
+            continue
+        outcome = cohort.outcomes.get(patient.patient_id)
+        diagnosis = None if outcome is None else outcome.diagnosis_date
+        kept = tuple(exam for exam in patient.exams if diagnosis is None or exam.date < diagnosis)
+        counts["exams on or after the diagnosis"] += len(patient.exams) - len(kept)
+        if kept:
+            drafts.append((number, replace(patient, exams=kept), (None,) * len(kept)))
+        else:
+            left_out[patient.patient_id] = "no exam before the diagnosis"
+    return _examples(drafts, left_out, counts, (config, cache, targets), progress)
+
+
+def _unreadable(cohort: Cohort) -> dict[str, str]:
+    return {name: f"can't be read: {refusal.message}" for name, refusal in cohort.refused.items()}
+
+
+Tools = tuple[StageConfig, PreparedCache, Mapping[tuple[str, str], float]]
+
+
+def _examples(
+    drafts: list[Draft], left_out: dict[str, str], counts: Mapping[str, int], tools: Tools, progress: Progress
+) -> Examples:
+    """Prepares the drafts' exams; who has one that can't be prepared is left out."""
+    config, cache, targets = tools
+    keys = iter(_prepare(cache, [exam for _, patient, _ in drafts for exam in patient.exams], config, progress))
     examples = []
     for number, patient, labels in drafts:
-        own = [keys.pop(0) for _ in patient.exams]
+        own = [next(keys) for _ in patient.exams]
         refusal = next((key for key in own if isinstance(key, Refusal)), None)
         if refusal is not None:
             left_out[patient.patient_id] = f"can't be used: {refusal.message}"
@@ -158,9 +218,6 @@ def _require_outcomes(cohort: Cohort) -> None:
         raise Refusal("no_outcomes", message)
 
 
-Draft = tuple[int, Patient, tuple[bool | None, ...]]
-
-
 def _draft(
     number: int, patient: Patient, cohort: Cohort, horizon: float, left_out: dict[str, str], counts: Counter[str]
 ) -> Draft | None:
@@ -186,9 +243,7 @@ def _draft(
     return number, landmarks.patient.until(landmarks.patient.exams[end]), landmarks.labels[: end + 1]
 
 
-def _prepare(
-    cache: PreparedCache, exams: list[Exam], config: FinetuneConfig, progress: Progress
-) -> list[str | Refusal]:
+def _prepare(cache: PreparedCache, exams: list[Exam], config: StageConfig, progress: Progress) -> list[str | Refusal]:
     keys: list[str | Refusal] = []
     progress("preparing exams", 0, len(exams))
     for key in cache.fill(exams, config.processes or os.cpu_count() or 1):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,34 +38,48 @@ class Losses:
     logged: Mapping[str, float]
 
 
-class Task(Protocol):
-    """What a stage trains. Its ``losses`` over all passes and processes of a step add up to the step's loss."""
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Task(ABC, Generic[Model]):
+    """What a stage trains. Its ``losses`` over all passes and processes of a step add up to the step's loss.
+
+    Args:
+        model: everything that is trained. Whatever changes from step to step is a parameter or a buffer of it, since that is
+            what checkpoints hold.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
     @property
-    def model(self) -> nn.Module:
-        """Everything that is trained."""
-        ...
-
-    @property
+    @abstractmethod
     def scalars(self) -> Sequence[str]:
         """What ``losses`` logs; the same in every process, one without an item included."""
-        ...
 
+    @abstractmethod
     def load(self, step: int, workers: Workers) -> Sequence[Any]:
         """This process's part of a step's batch, one item per forward pass; runs in a thread of its own."""
-        ...
 
+    @abstractmethod
     def losses(self, item: Any, step: int) -> Losses:
         """The forward pass over one item."""
-        ...
 
+    def before_update(self, step: int) -> None:
+        """The gradients are those of all processes; a stage may drop some."""
+        return
+
+    def after_update(self, step: int, workers: Workers) -> None:
+        """The weights have changed; a stage may change what follows them."""
+        return
+
+    @abstractmethod
     def batch_of(self, step: int) -> Mapping[str, Any]:
         """Which patients and exams a step reads, for the file that is written when its loss is not a number."""
-        ...
 
+    @abstractmethod
     def validate(self) -> Mapping[str, float]:
         """A look at held-out patients; changes nothing."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,7 @@ class LoopSettings:
         average: decay of the moving average; 0: none.
         checkpoint_every: steps.
         validate_every: steps.
-        precision: of the forward pass.
+        precision: of the forward pass: float32, bfloat16, or auto.
     """
 
     folder: Path
@@ -108,13 +123,14 @@ class Loop:
         workers: this process among others.
     """
 
-    def __init__(self, task: Task, groups: list[dict[str, Any]], settings: LoopSettings, workers: Workers) -> None:
+    def __init__(self, task: Task[Any], groups: list[dict[str, Any]], settings: LoopSettings, workers: Workers) -> None:
         self.task, self.settings, self.workers = task, settings, workers
         task.model.to(workers.device)
         # What is left of large negative features behind a GELU can be denormal, which some CPUs are slow with.
         torch.set_flush_denormal(True)
         optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate[0])
         self.state = TrainingState(task.model, optimiser, _start_average(task.model, settings.average))
+        self._in_bfloat16 = precision_of(settings.precision, workers.device) == "bfloat16"
         self._rates = cosine_schedule(*settings.learning_rate, settings.steps, settings.warmup)
         self._decays = cosine_schedule(settings.weight_decay[0], settings.weight_decay[1], settings.steps)
 
@@ -159,13 +175,13 @@ class Loop:
 
     def _step(self, items: Sequence[Any]) -> dict[str, float]:
         """One update of the weights."""
-        state, settings = self.state, self.settings
+        state = self.state
         rate = self._set_schedules()
         self.task.model.train()
         state.optimiser.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for item in items:
-            with torch.autocast(self.workers.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with torch.autocast(self.workers.device.type, torch.bfloat16, enabled=self._in_bfloat16):
                 losses = self.task.losses(item, state.step)
             if losses.total.requires_grad:
                 losses.total.backward()
@@ -174,10 +190,12 @@ class Loop:
         names = sorted(self.task.scalars)
         totals = dict(zip(names, self.workers.sum(sums.get(name, 0.0) for name in names), strict=True))
         self.workers.sum_gradients(self.task.model)
+        self.task.before_update(state.step)
         norm = self._clip()
         if not all(math.isfinite(v) for v in (*totals.values(), norm)):
             self._refuse_bad_batch()
         state.optimiser.step()
+        self.task.after_update(state.step, self.workers)
         state.step += 1
         self._update_average()
         return {**totals, "gradient_norm": norm, "learning_rate": rate}
@@ -218,6 +236,13 @@ class Loop:
             log.add(state.step, scalars)
             if state.step % settings.checkpoint_every == 0 or is_last:
                 state.save(settings.folder / CHECKPOINT_FILE, settings.identity)
+
+
+def precision_of(setting: str, device: torch.device) -> str:
+    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 on a GPU that computes in it."""
+    if setting != "auto":
+        return setting
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
 
 
 def _nothing(step: int, workers: Workers) -> Sequence[Any]:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from HCCNetLib.records import Refusal
-from HCCNetLib.training.configuration import FinetuneConfig, build_config, parse_yaml, read_config, read_yaml
+from HCCNetLib.training.configuration import build_config, parse_overrides, parse_yaml, read_config, read_yaml
+from HCCNetLib.training.settings import BackboneConfig, EncoderConfig, FinetuneConfig, PretrainConfig, StageConfig
+from HCCNetLib.training.splits import SPLITS_FILE
 
-_SECTIONS = ("finetune", "arms", "test")
+_SHARED, _BACKBONE, _ENCODER, _FINETUNE, _TEST = "shared", "backbone", "encoder", "finetune", "test"
+_SECTIONS = (_SHARED, _BACKBONE, _ENCODER, _FINETUNE, "arms", _TEST)
+# What a supervised stage may begin with, and the self-supervised runs that it takes: backbone's and transformer's. The
+# transformer alone needs a run of its own, on the embeddings of a backbone that was not trained.
+_UNTRAINED = "encoder on an untrained backbone"
+_BEGINNINGS = {
+    "none": (None, None),
+    "backbone": (_BACKBONE, None),
+    "order": (_UNTRAINED, _UNTRAINED),
+    "both": (_BACKBONE, _ENCODER),
+}
+
+Pretraining = BackboneConfig | EncoderConfig
+Runs = Mapping[str, Pretraining]
+AnyPretraining = TypeVar("AnyPretraining", bound=PretrainConfig)
 
 
 @dataclass(frozen=True)
@@ -37,11 +53,13 @@ class Recipe:
     """What ``hccnet train`` does.
 
     Args:
+        stages: self-supervised ones, in the order in which they are run.
         finetune: the supervised stage of the bundle.
         arms: name → the same stage with something changed, in a folder of its own.
         test: judges all of them; None: nothing does.
     """
 
+    stages: tuple[Pretraining, ...]
     finetune: FinetuneConfig
     arms: Mapping[str, FinetuneConfig]
     test: TestCohort | None
@@ -53,45 +71,130 @@ def read_recipe(path: Path, overrides: Mapping[str, str]) -> Recipe:
     Raises:
         Refusal: the file can't be read, a section or a setting is unknown or of a wrong kind.
     """
+    content = _overridden(_sections(path), overrides, path)
+    given, begins = _split_beginning(content, content[_FINETUNE], f"{path}, finetune")
+    plain = _built(FinetuneConfig, _with_shared(content, given), f"{path}, finetune")
+    runs = _runs(content, plain, path)
+    finetune, used, arms = _begun(plain, begins, runs), [begins], {}
+    for name, changes in _mapping(content.get("arms") or {}, f"{path}, arms").items():
+        where = f"{path}, arms.{name}"
+        changes, begins = _split_beginning(content, changes, where, default=used[0])
+        arms[str(name)] = _arm(_begun(plain, begins, runs), str(name), changes, where)
+        used.append(begins)
+    test = _built(TestCohort, content[_TEST], f"{path}, test") if content.get(_TEST) else None
+    stages = tuple(runs[name] for name in _needed(used))
+    if test is not None:
+        for training in (finetune, *arms.values(), *stages):
+            _require_apart(training, test, path)
+    _require_comparable(finetune, arms, stages, path)
+    return Recipe(stages, finetune, arms, test)
+
+
+def is_recipe(path: Path) -> bool:
+    """Whether a file is a recipe rather than the settings of one stage."""
+    return _FINETUNE in read_yaml(path)
+
+
+def _sections(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     unknown = sorted(set(content) - set(_SECTIONS))
-    if unknown or "finetune" not in content:
+    if unknown or _FINETUNE not in content:
         wrong = f"unknown section(s) {', '.join(unknown)}" if unknown else "the section finetune is missing"
         raise Refusal("bad_config", f"{path}: {wrong}. A recipe has the sections {', '.join(_SECTIONS)}.")
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _overridden(content: dict[str, Any], overrides: Mapping[str, str], path: Path) -> dict[str, Any]:
+    changeable = [name for name in _SECTIONS if name != "arms"]
     for name, text in overrides.items():
         section, _, setting = name.partition(".")
-        if section not in ("finetune", "test") or not setting:
-            raise Refusal("bad_config", f"--set {name}: write finetune.NAME=VALUE or test.NAME=VALUE.")
+        if section not in changeable or not setting:
+            raise Refusal(
+                "bad_config", f"--set {name}: write SECTION.NAME=VALUE, SECTION one of {', '.join(changeable)}."
+            )
         content[section] = {
             **_mapping(content.get(section) or {}, f"{path}, {section}"),
             setting: parse_yaml(text, f"--set {name}"),
         }
-    finetune = _built(FinetuneConfig, content["finetune"], f"{path}, finetune")
-    arms = {
-        str(name): _arm(finetune, str(name), _mapping(changes, f"{path}, arms.{name}"), f"{path}, arms.{name}")
-        for name, changes in _mapping(content.get("arms") or {}, f"{path}, arms").items()
-    }
-    test = _built(TestCohort, content["test"], f"{path}, test") if content.get("test") else None
-    if test is not None:
-        for training in (finetune, *arms.values()):
-            _require_apart(training, test, path)
-    _require_comparable(finetune, arms, path)
-    return Recipe(finetune, arms, test)
-
-
-def _require_comparable(finetune: FinetuneConfig, arms: Mapping[str, FinetuneConfig], path: Path) -> None:
-    """Refuses arms that would end in one folder or could not be compared, before hours of training."""
-    folders = [Path(config.out).resolve() for config in (finetune, *arms.values())]
-    if len(set(folders)) < len(folders):
-        raise Refusal(
-            "same_folder", f"{path}: two arms, or an arm and the bundle, have one folder. Give each its own out."
+    shared = _mapping(content.get(_SHARED) or {}, f"{path}, shared")
+    foreign = sorted(set(shared) - {f.name for f in fields(StageConfig)} | set(shared) & {"out"})
+    if foreign:
+        message = (
+            f"{path}, shared: {', '.join(foreign)} can't be shared by all stages. Put it into the stage's own section."
         )
+        raise Refusal("bad_config", message)
+    return content
+
+
+def _with_shared(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    return {**(content.get(_SHARED) or {}), **given}
+
+
+def _split_beginning(
+    content: Mapping[str, Any], value: Any, where: str, default: str | None = None
+) -> tuple[dict[str, Any], str]:
+    """A section without its word ``pretraining``, and what that says the networks begin with."""
+    given = dict(_mapping(value, where))
+    if default is None:
+        default = {(0, 0): "none", (1, 0): "backbone", (0, 1): "order", (1, 1): "both"}[
+            int(_BACKBONE in content), int(_ENCODER in content)
+        ]
+    begins = str(given.pop("pretraining", default))
+    if begins not in _BEGINNINGS:
+        raise Refusal("bad_config", f"{where}: pretraining must be one of {', '.join(_BEGINNINGS)}; it is {begins!r}.")
+    sections = {_ENCODER if run == _UNTRAINED else run for run in _BEGINNINGS[begins] if run is not None}
+    missing = sorted(sections - set(content))
+    if missing:
+        raise Refusal("bad_config", f"{where}: pretraining is {begins}, but the section {missing[0]} is missing.")
+    return given, begins
+
+
+def _runs(content: Mapping[str, Any], finetune: FinetuneConfig, path: Path) -> dict[str, Pretraining]:
+    """The self-supervised runs that the sections describe; what they do not say follows from the supervised stage."""
+    runs: dict[str, Pretraining] = {}
+    common: dict[str, Any] = {"cohort": finetune.cohort, "cache": str(finetune.cache_folder)}
+    if finetune.test_fraction:
+        common["leave_out"] = str(Path(finetune.out) / SPLITS_FILE)
+    kinds: tuple[tuple[str, type[Any]], ...] = ((_BACKBONE, BackboneConfig), (_ENCODER, EncoderConfig))
+    for name, kind in kinds:
+        if name not in content:
+            continue
+        where = f"{path}, {name}"
+        own = {**common, "out": f"{finetune.out}-pretrained-{name}"}
+        if name == _ENCODER and _BACKBONE in runs:
+            own["backbone_from"] = runs[_BACKBONE].out
+        runs[name] = _built(kind, {**own, **_with_shared(content, _mapping(content[name], where))}, where)
+    encoder = runs.get(_ENCODER)
+    if isinstance(encoder, EncoderConfig):
+        runs[_UNTRAINED] = replace(encoder, out=f"{encoder.out}-untrained", backbone_from="")
+    return runs
+
+
+def _begun(config: FinetuneConfig, begins: str, runs: Runs) -> FinetuneConfig:
+    """The supervised stage with the runs that it takes over, where it does not name others itself."""
+    backbone, encoder = ("" if run is None else runs[run].out for run in _BEGINNINGS[begins])
+    return replace(config, backbone_from=config.backbone_from or backbone, encoder_from=config.encoder_from or encoder)
+
+
+def _needed(used: Sequence[str]) -> list[str]:
+    """The runs that some stage takes over, in the order in which they are run."""
+    needed = {run for begins in used for run in _BEGINNINGS[begins]}
+    return [run for run in (_BACKBONE, _ENCODER, _UNTRAINED) if run in needed]
+
+
+def _require_comparable(
+    finetune: FinetuneConfig, arms: Mapping[str, FinetuneConfig], stages: Sequence[Pretraining], path: Path
+) -> None:
+    """Refuses arms that would end in one folder or could not be compared, before hours of training."""
+    folders = [Path(config.out).resolve() for config in (finetune, *arms.values(), *stages)]
+    if len(set(folders)) < len(folders):
+        raise Refusal("same_folder", f"{path}: two stages or arms have one folder. Give each its own out.")
     for name, arm in arms.items():
         if arm.horizon_months != finetune.horizon_months:
             raise Refusal("other_horizon", f"{path}, arms.{name}: another horizon can't be compared. Give the same.")
 
 
-def _require_apart(training: FinetuneConfig, test: TestCohort, path: Path) -> None:
+def _require_apart(training: StageConfig, test: TestCohort, path: Path) -> None:
     """Refuses to judge on patients that are trained on, before hours of training rather than after them."""
     if Path(test.cohort).resolve() == Path(training.cohort).resolve():
         raise Refusal(
@@ -115,24 +218,45 @@ def read_stage(path: Path, arm: str | None, overrides: Mapping[str, str]) -> Fin
     Raises:
         Refusal: as ``read_recipe``, or there is no such arm.
     """
-    if "finetune" not in read_yaml(path):
+    if not is_recipe(path):
         if arm is not None:
             raise Refusal("no_arm", f"{path} is no recipe: it has no arms. Leave --arm out.")
         return read_config(FinetuneConfig, path, overrides)
     recipe = read_recipe(path, {})
     if arm is not None and arm not in recipe.arms:
         raise Refusal("no_arm", f"{path} has no arm {arm}; it has: {', '.join(recipe.arms) or 'none'}.")
-    chosen = recipe.finetune if arm is None else recipe.arms[arm]
-    changes = {name: parse_yaml(text, f"--{name}") for name, text in overrides.items()}
-    config: FinetuneConfig = _built(FinetuneConfig, {**vars(chosen), **changes}, str(path))
-    return config
+    return _changed(recipe.finetune if arm is None else recipe.arms[arm], overrides, path)
+
+
+def read_pretraining(kind: type[AnyPretraining], path: Path, overrides: Mapping[str, str]) -> AnyPretraining:
+    """A self-supervised stage's settings, from a file of them or from a recipe; what the command line says wins.
+
+    Raises:
+        Refusal: as ``read_recipe``, or the recipe has no such stage.
+    """
+    if not is_recipe(path):
+        return read_config(kind, path, overrides)
+    stage = next((s for s in read_recipe(path, {}).stages if isinstance(s, kind)), None)
+    if stage is None:
+        section = _BACKBONE if issubclass(kind, BackboneConfig) else _ENCODER
+        raise Refusal("no_stage", f"{path} has no stage of this kind that is used. Add a section {section}.")
+    return _changed(stage, overrides, path)
+
+
+_Config = TypeVar("_Config", bound=StageConfig)
+
+
+def _changed(config: _Config, overrides: Mapping[str, str], path: Path) -> _Config:
+    changed: _Config = _built(type(config), {**vars(config), **parse_overrides(type(config), overrides)}, str(path))
+    return changed
 
 
 def _arm(finetune: FinetuneConfig, name: str, changes: Mapping[str, Any], where: str) -> FinetuneConfig:
     shared = replace(
         finetune, name=f"{finetune.name}-{name}", out=f"{finetune.out}-{name}", cache=str(finetune.cache_folder)
     )
-    return _built(FinetuneConfig, {**vars(shared), **changes}, where)
+    arm: FinetuneConfig = _built(FinetuneConfig, {**vars(shared), **changes}, where)
+    return arm
 
 
 def _built(kind: type[Any], values: Any, where: str) -> Any:

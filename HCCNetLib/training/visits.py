@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HCCNetLib.preprocessing.augmentation import ExamChange, Turn, draw_change, draw_turn, unchanged
-from HCCNetLib.training.configuration import FinetuneConfig
 from HCCNetLib.training.examples import Example
+from HCCNetLib.training.settings import FinetuneConfig
 
 _ORDER, _VISIT = 1, 2
 

@@ -30,12 +30,13 @@ from HCCNetLib.preprocessing.augmentation import Turn, draw_change, draw_turn, u
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Box, Outcome, Refusal
 from HCCNetLib.training import ensemble
-from HCCNetLib.training.configuration import FinetuneConfig, config_text, read_config
+from HCCNetLib.training.configuration import config_text, read_config
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import count_examples, gather_examples, read_targets
 from HCCNetLib.training.finetune import FinetuneTask
 from HCCNetLib.training.recipe import read_recipe
 from HCCNetLib.training.schedules import cosine_schedule
+from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.splits import Splits, draw_splits, find_splits
 from HCCNetLib.training.visits import VisitPlan, plain_visit, sequence_times
 

@@ -12,8 +12,9 @@ import yaml
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import ArrayImage
-from HCCNetLib.training.configuration import FinetuneConfig, build_config
+from HCCNetLib.training.configuration import build_config
 from HCCNetLib.training.examples import Example, gather_examples
+from HCCNetLib.training.settings import FinetuneConfig
 
 CHANNELS = ("DWI_b0", "DWI_b800")
 # 24 voxels of 4.5 mm are the 108 mm of the published field.

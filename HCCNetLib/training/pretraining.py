@@ -1,0 +1,303 @@
+"""What the two self-supervised stages share: data without labels, the run's folder, and the file that is handed on.
+
+A run's folder: ``config.yaml``, ``checkpoint.safetensors``, ``log.jsonl``, ``left_out.json`` and, at the end,
+``weights.safetensors``, which says in its header what it is, and ``report.json``, the same for people and scripts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from HCCNetLib.inference import software_versions
+from HCCNetLib.inference.cache import Preparation, PreparedCache
+from HCCNetLib.models import HCCNet, ModelConfig
+from HCCNetLib.models.convnext3d import ConvNeXt3d
+from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
+from HCCNetLib.readers import read_input
+from HCCNetLib.records import Refusal
+from HCCNetLib.training.checkpoint import write_json, write_whole
+from HCCNetLib.training.configuration import config_text, deciding
+from HCCNetLib.training.examples import Examples, gather_exams, read_targets
+from HCCNetLib.training.loop import LoopSettings, precision_of
+from HCCNetLib.training.settings import BackboneConfig, EncoderConfig, PretrainConfig, StageConfig
+from HCCNetLib.training.splits import Splits
+from HCCNetLib.training.start import scale_weights, seeded
+
+CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE, LEFT_OUT_FILE = (
+    "config.yaml",
+    "weights.safetensors",
+    "report.json",
+    "left_out.json",
+)
+FORMAT_VERSION = 1
+# Settings of a network on which the shapes or the meaning of its weights hang.
+OF_BACKBONE = ("depths", "dims", "version", "pooling", "eps")
+OF_ENCODER = (*OF_BACKBONE, "layers")
+_PER_CHANNEL = ("channel_mean", "channel_sd")  # they follow from the channels, which differ in number
+STAGES: Mapping[type[PretrainConfig], str] = {BackboneConfig: "backbone", EncoderConfig: "encoder"}
+
+Progress = Callable[[str, int, int], None]
+AnyConfig = TypeVar("AnyConfig", bound=PretrainConfig)
+
+
+@dataclass(frozen=True)
+class PretrainRun(Generic[AnyConfig]):
+    """A self-supervised stage's data, ready for training.
+
+    Args:
+        config: the settings.
+        examples: the cohort's patients, without labels.
+        cache: of prepared exams.
+        cohort: name of the cohort as given.
+        device: on which it runs.
+        identity: a digest of all that decides the weights.
+    """
+
+    config: AnyConfig
+    examples: Examples
+    cache: PreparedCache
+    cohort: str
+    device: torch.device
+    identity: str
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.config.out)
+
+    @property
+    def precision(self) -> str:
+        """Of the forward pass."""
+        return precision_of(self.config.precision, self.device)
+
+    @property
+    def finished(self) -> Pretrained | None:
+        """What this run has handed on already; raises Refusal where that is another run's."""
+        if not (self.folder / WEIGHTS_FILE).is_file():
+            return None
+        found = read_pretrained(self.folder)
+        if found.about["identity"] != self.identity:
+            message = (
+                f"{self.folder} holds a run with other settings, other patients or another version. Give the same, or choose "
+                f"another folder with --out."
+            )
+            raise Refusal("other_run", message)
+        return found
+
+    def loop_settings(self) -> LoopSettings:
+        """How its task is trained."""
+        config = self.config
+        return LoopSettings(
+            folder=self.folder,
+            identity=self.identity,
+            steps=config.steps,
+            learning_rate=(config.learning_rate * config.batch / 128, config.final_learning_rate),
+            weight_decay=(config.weight_decay, config.final_weight_decay),
+            warmup=config.warmup,
+            clip_norm=config.clip_norm,
+            checkpoint_every=config.checkpoint_every,
+            validate_every=config.validate_every,
+            precision=self.precision,
+        )
+
+
+def open_pretraining(
+    config: AnyConfig, device: torch.device, progress: Progress, is_first: bool = True, of_backbone: str = ""
+) -> PretrainRun[AnyConfig]:
+    """Reads the cohort and prepares its exams; the first of several processes writes the settings.
+
+    Args:
+        config: of the stage.
+        device: on which it will run.
+        progress: called with stage, done and total.
+        is_first: of several processes.
+        of_backbone: digest of the weights that the stage begins with, if they come from elsewhere.
+
+    Raises:
+        Refusal: something about the data or the folder; see the functions called.
+    """
+    cohort = read_input(Path(config.cohort))
+    without = Splits.read(Path(config.leave_out)).test if config.leave_out else ()
+    cache = PreparedCache(
+        config.cache_folder, Preparation(config.channels, config.preparation, margin=config.jitter, half=True)
+    )
+    targets = _targets(config) if isinstance(config, BackboneConfig) and config.target_file else {}
+    examples = gather_exams(cohort, config, cache, targets, without, progress)
+    names = [e.patient_id for e in examples.all]
+    settings = [deciding(config), precision_of(config.precision, device), of_backbone, PIPELINE_VERSION]
+    content = json.dumps([STAGES[type(config)], settings, examples.digest(names)], sort_keys=True)
+    identity = hashlib.sha256(content.encode()).hexdigest()
+    run = PretrainRun(config, examples, cache, Path(config.cohort).resolve().name, device, identity)
+    _ = run.finished  # before the settings on file, by which another was trained, are replaced
+    if is_first:
+        write_json(run.folder / LEFT_OUT_FILE, examples.left_out)
+        write_whole(run.folder / CONFIG_FILE, config_text(config).encode())
+    return run
+
+
+def _targets(config: BackboneConfig) -> dict[tuple[str, str], float]:
+    root = Path(config.cohort)
+    return read_targets((root if root.is_dir() else root.parent) / config.target_file, config.target_column)
+
+
+def seeded_network(config: StageConfig, model: ModelConfig, *key: int) -> HCCNet:
+    """A network before training, whose weights follow from the seed and the key."""
+    with seeded(config.seed, *key):
+        network = HCCNet(model)
+        if config.start == "scaled":
+            scale_weights(network.backbone)
+    return network
+
+
+def hand_on(run: PretrainRun[AnyConfig], weights: Mapping[str, Tensor], results: Mapping[str, Any]) -> Pretrained:
+    """Writes what later stages take over, and what is known of it."""
+    config, examples = run.config, run.examples
+    kind = "generated patients (phantom)" if examples.phantom else "patients"
+    seed = f", seed {config.phantom_seed}" if config.phantom_patients else ""
+    exams = sum(len(e.exams) for e in examples.all)
+    about = {
+        "format_version": FORMAT_VERSION,
+        "stage": STAGES[type(config)],
+        "identity": run.identity,
+        "model": config.model.to_dict(),
+        "channels": list(config.channels),
+        "preprocessing": config.preparation.to_dict(),
+        "trained_on": {
+            "summary": f"{len(examples.all)} {kind} ({exams} exams) of the cohort {run.cohort}{seed}; no labels",
+            "phantom": examples.phantom,
+            "patients": len(examples.all),
+            "exams": exams,
+            "left_out": examples.reasons(),
+        },
+        "steps": config.steps,
+        "batch": config.batch,
+        "seed": config.seed,
+        "precision": run.precision,
+        "time": config.time if isinstance(config, EncoderConfig) else None,
+        "software": software_versions(),
+        **results,
+    }
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    # The report first: a run whose weights are there is finished.
+    write_json(run.folder / REPORT_FILE, about)
+    write_whole(run.folder / WEIGHTS_FILE, safetensors.torch.save(plain, {"about": json.dumps(about)}))
+    return Pretrained(run.folder, about, plain)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a self-supervised run has handed on.
+
+    Args:
+        folder: of the run.
+        about: what it is; see ``hand_on``.
+        weights: ``backbone.…`` and, of stage 2, the transformer's; single precision.
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+
+    @property
+    def backbone(self) -> dict[str, Tensor]:
+        """The backbone's weights by their names in it."""
+        prefix = "backbone."
+        return {k.removeprefix(prefix): v for k, v in self.weights.items() if k.startswith(prefix)}
+
+    @property
+    def input_channels(self) -> int:
+        """Of the backbone: 1 after stage 1, those of an exam after stage 2."""
+        return self.backbone["stages.0.downsample.0.weight"].shape[1]
+
+
+def read_pretrained(folder: Path) -> Pretrained:
+    """Reads what a self-supervised run has handed on.
+
+    Raises:
+        Refusal: it is not there, not finished, damaged, or something else.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        message = (
+            f"{folder} holds no finished self-supervised run ({WEIGHTS_FILE} is missing). Finish pretrain-backbone or "
+            f"pretrain-encoder there, or check the path."
+        )
+        raise Refusal("no_pretrained", message)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+        weights = safetensors.torch.load_file(path)
+        known = about["format_version"] == FORMAT_VERSION and about["stage"] in STAGES.values()
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        message = f"{path} is no readable file of a self-supervised run. Check the path, or run that stage again."
+        raise Refusal("bad_pretrained", message) from error
+    if not known:
+        raise Refusal("bad_pretrained", f"{path} was written by another version of HCCNet. Run that stage again.")
+    return Pretrained(folder, about, weights)
+
+
+def repeat_stem(weight: Tensor, channels: int) -> Tensor:
+    """A stem of one input channel (D, 1, 3, 3, 3) for C of them: repeated, and divided by C.
+
+    C equal channels then give what one gave.
+    """
+    return (weight / channels).repeat(1, channels, 1, 1, 1)
+
+
+def load_backbone(backbone: ConvNeXt3d, source: Pretrained) -> list[str]:
+    """Takes over a backbone, strictly: every tensor, each of the right shape; the stem may be of one channel.
+
+    Returns:
+        Names of the tensors that had to be adapted.
+
+    Raises:
+        Refusal: a tensor is missing, superfluous or of another shape.
+    """
+    weights, own = source.backbone, backbone.state_dict()
+    stem, adapted = "stages.0.downsample.0.weight", []
+    channels = own[stem].shape[1]
+    if stem in weights and weights[stem].shape[1] == 1 < channels:
+        weights[stem], adapted = repeat_stem(weights[stem], channels), [stem]
+    require_alike(weights, own, source.folder)
+    backbone.load_state_dict(weights, strict=True)
+    return adapted
+
+
+def require_alike(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuses weights that are not, tensor by tensor, those of the network that is to have them."""
+    missing, superfluous = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    other = sorted(n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape)
+    for names, what in ((missing, "lacks"), (superfluous, "has, besides,"), (other, "has in another shape")):
+        if names:
+            message = (
+                f"The weights in {folder} don't fit this network: it {what} {len(names)} tensor(s), e.g. {names[0]}. Use the "
+                f"same variant, block, pooling and channels."
+            )
+            raise Refusal("weights_do_not_fit", message)
+
+
+def require_same_network(config: StageConfig, part: Pretrained, names: tuple[str, ...]) -> None:
+    """Refuses weights of another network, or of one that saw other images than this one will."""
+    wanted, found = config.model.to_dict(), part.about["model"]
+    differing = [name for name in names if wanted[name] != found[name]]
+    several = part.input_channels > 1 or part.about["stage"] == "encoder"
+    if several and list(config.channels) != part.about["channels"]:
+        differing.append("channels")
+    wanted, found = config.preparation.to_dict(), part.about["preprocessing"]
+    differing += [n for n in wanted if wanted[n] != found.get(n) and (several or n not in _PER_CHANNEL)]
+    if differing:
+        message = (
+            f"The weights in {part.folder} are of another network or of other images; these settings differ: "
+            f"{', '.join(differing)}. Give the same, or run that stage again."
+        )
+        raise Refusal("weights_do_not_fit", message)
