@@ -191,7 +191,6 @@ class BackboneConfig(PretrainConfig):
 
     def check(self) -> None:
         """Raises ValueError in words for what no run could be made with."""
-        super().check()
         _require_fractions(self, ("centre_momentum", "teacher_momentum"))
         _require_at_least(self, 1, ("global_views",))
         _require_at_least(self, 0, ("local_views", "teacher_warmup"))
@@ -209,6 +208,7 @@ class BackboneConfig(PretrainConfig):
             )
         if bool(self.target_file) != bool(self.target_column):
             raise ValueError("target_file and target_column go together")
+        super().check()
 
 
 @dataclass(frozen=True)
@@ -234,12 +234,12 @@ class EncoderConfig(PretrainConfig):
 
     def check(self) -> None:
         """Raises ValueError in words for what no run could be made with."""
-        super().check()
         _require_fractions(self, ("dropout", "exam_dropout", "validation_fraction"))
         _require_at_least(self, 2, ("max_exams",))
         _require_at_least(self, 0, ("draws",))
         if not 0 < self.shuffled < 1:
             raise ValueError(f"shuffled must lie between 0 and 1; it is {self.shuffled:g}")
+        super().check()
 
     @property
     def model(self) -> ModelConfig:
@@ -321,7 +321,6 @@ class FinetuneConfig(StageConfig):
 
     def check(self) -> None:
         """Raises ValueError in words for what no run could be made with."""
-        super().check()
         _require_fractions(self, ("dropout", "exam_dropout", "average", "test_fraction"))
         _require_at_least(self, 1, ("max_exams", "subsequences", "seeds"))
         _require_at_least(self, 0, ("exam_steps", "target_weight", "focal_gamma"))
@@ -333,6 +332,7 @@ class FinetuneConfig(StageConfig):
             raise ValueError("exam_steps is above 0, but there is no exam-level target (target_weight above 0)")
         if 0 < self.exam_steps <= self.warmup:
             raise ValueError(f"warmup ({self.warmup}) must be shorter than the first phase ({self.exam_steps} steps)")
+        super().check()
 
     @property
     def members(self) -> int:

@@ -71,7 +71,13 @@ STAGES = {
     "finetune": Stage(
         "finetune",
         {
-            **{"jitter": 2, "dropout": 0.2, "exam_dropout": 0.2, "average": 0.9, "steps": 60, "folds": 2, "seeds": 1},
+            "jitter": 2,
+            "dropout": 0.2,
+            "exam_dropout": 0.2,
+            "average": 0.9,
+            "steps": 60,
+            "folds": 2,
+            "seeds": 1,
         },
         ("--member", "0"),
         "members/00",
@@ -128,7 +134,9 @@ class Trial:
             return False
         told = ", ".join(f"{count} {kind}" for kind, count in hits.items())
         problem = self.difference()
-        print(f"{self.name}: {sum(hits.values())} strikes hit ({told}): {problem or 'the same bit for bit'}", flush=True)
+        print(
+            f"{self.name}: {sum(hits.values())} strikes hit ({told}): {problem or 'the same bit for bit'}", flush=True
+        )
         return problem is None
 
     def strike(self, kind: str, moment: int, delay: float, budget: int | None) -> tuple[str | None, bool]:

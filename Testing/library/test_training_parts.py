@@ -582,7 +582,10 @@ def test_recipes_that_make_no_sense_are_refused(tmp_path):
     ]
     for sections, sentence in cases:
         assert sentence in refusal(recipe_of, tmp_path, **sections).message
-    assert "write finetune.NAME=VALUE" in refusal(recipe_of, tmp_path, {"steps": "1"}, finetune=good).message
+    assert (
+        "write SECTION.NAME=VALUE, SECTION one of shared"
+        in refusal(recipe_of, tmp_path, {"steps": "1"}, finetune=good).message
+    )
     assert "is no list of settings" in refusal(recipe_of, tmp_path, {"finetune.steps": "1"}, finetune="x").message
 
 
