@@ -15,16 +15,22 @@ _GOLDEN, _MIX1, _MIX2 = (value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF584
 _BITS = 24  # what single precision resolves in [0, 1)
 
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:
+def _shift_right(x: Tensor, bits: int, into: Tensor) -> Tensor:
     """A logical shift: torch's own keeps the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return torch.bitwise_right_shift(x, bits, out=into).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def _mix_in_place(x: Tensor) -> Tensor:
+    # In place and with one buffer: fresh memory for each operation costs more than the arithmetic.
+    buffer = torch.empty_like(x)
+    x.bitwise_xor_(_shift_right(x, 30, buffer)).mul_(_MIX1)
+    x.bitwise_xor_(_shift_right(x, 27, buffer)).mul_(_MIX2)
+    return x.bitwise_xor_(_shift_right(x, 31, buffer))
 
 
 def mix(x: Tensor) -> Tensor:
     """Whole numbers (int64) → whole numbers that look independent of each other."""
-    x = (x ^ _shift_right(x, 30)) * _MIX1
-    x = (x ^ _shift_right(x, 27)) * _MIX2
-    return x ^ _shift_right(x, 31)
+    return _mix_in_place(x.clone())
 
 
 def keyed_uniform(keys: Tensor, stream: int, count: int) -> Tensor:
@@ -40,7 +46,8 @@ def keyed_uniform(keys: Tensor, stream: int, count: int) -> Tensor:
     """
     start = mix(keys + mix(torch.tensor(stream + 1, device=keys.device) * _GOLDEN))
     position = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
-    return _shift_right(mix(start[:, None] + position), 64 - _BITS).float() / 2**_BITS
+    mixed = _mix_in_place(start[:, None] + position)
+    return _shift_right(mixed, 64 - _BITS, mixed).float().div_(2**_BITS)
 
 
 class KeyedRandomness(nn.Module):

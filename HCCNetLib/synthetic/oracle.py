@@ -197,6 +197,44 @@ def ask_oracle(courses: Sequence[Course], horizon: float, size_error: float, see
     )
 
 
+def ask_about_order(courses: Sequence[Course], size_error: float, seed: int = 0) -> Interval:
+    """Cross-validated AUROC of shuffled against ordered sizes, the dates being given in order: what stage 2 can reach.
+
+    Each patient with at least two exams is shown in order and shuffled once; both are in one fold, and the interval comes
+    from drawing patients again.
+
+    Args:
+        courses: patients.
+        size_error: SD of the measured log2 volume, doublings.
+        seed: of measurement errors and shuffles.
+
+    Raises:
+        Refusal: scikit-learn is missing.
+    """
+    classify = _classifier()
+    several = [course for course in courses if len(course.dates) > 1]
+    series, patients = [], []
+    for course in several:
+        ordered = measure(Landmark(course, len(course.dates) - 1, False), size_error, seed)
+        series += [ordered, Series(ordered.months, ordered.sizes[_derangement(len(ordered.sizes), seed, course.index)])]
+        patients += [course.index] * 2
+    labels = np.tile([False, True], len(several))
+    scores = classify(tabulate(series)["full"], labels, np.array(patients))
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(len(several), np.full(len(several), 1 / len(several)), size=_RESAMPLES)
+    weights = np.vstack([np.ones(len(several)), drawn])
+    return _interval(_auroc_resampled(scores, labels, (weights, weights)))
+
+
+def _derangement(count: int, seed: int, patient: int) -> NDArray[np.int_]:
+    """A random order of ``count`` exams that is not the given one."""
+    rng = np.random.default_rng([seed, patient, count])
+    while True:
+        order = rng.permutation(count)
+        if (order != np.arange(count)).any():
+            return order
+
+
 def measure(landmark: Landmark, size_error: float, seed: int) -> Series:
     """The series up to a landmark, an error in each size; the same errors, scaled, for every ``size_error``."""
     course, count = landmark.course, landmark.exam + 1

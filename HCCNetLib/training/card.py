@@ -34,10 +34,7 @@ _TARGET = (
     "Beside each patient's label the networks were told, for {exams_with_a_value} exams, a value `{column}` (weight "
     "{weight:g}, stages: {stages}). Prediction does not need it."
 )
-_PRETRAINING = {
-    "backbone": "the backbone from a run over {summary} ({steps} steps)",
-    "encoder": "the transformer from one over {summary} ({steps} steps)",
-}
+_PARTS = {"backbone": "the backbone", "encoder": "the transformer"}
 _LIMITS_OF_PHANTOM = (
     "Any patient. It has seen nobody's images. A figure for a real exam has no meaning, however plausible it looks."
 )
@@ -75,10 +72,7 @@ def model_card(description: BundleDescription) -> str:
 def _pretraining(parts: dict[str, Any] | None) -> str:
     if not parts:
         return "The networks began with random weights."
-    taken = " and ".join(
-        _PRETRAINING[name].format(summary=part["trained_on"]["summary"], steps=part["steps"])
-        for name, part in parts.items()
-    )
+    taken = " and ".join(f"{_PARTS[name]} from {part['trained_on']['summary']}" for name, part in parts.items())
     return f"The networks began with weights of self-supervised runs: {taken}."
 
 

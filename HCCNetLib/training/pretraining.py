@@ -18,6 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from HCCNetLib.bundles import Bundle
+from HCCNetLib.bundles.bundle import DESCRIPTION_FILE
 from HCCNetLib.inference import software_versions
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.models import HCCNet, ModelConfig
@@ -221,16 +223,18 @@ class Pretrained:
 
 
 def read_pretrained(folder: Path) -> Pretrained:
-    """Reads what a self-supervised run has handed on.
+    """Reads what a self-supervised run has handed on; of a bundle, the backbone of its first member.
 
     Raises:
         Refusal: it is not there, not finished, damaged, or something else.
     """
     path = folder / WEIGHTS_FILE
+    if (folder / DESCRIPTION_FILE).is_file():
+        return _of_bundle(Bundle.open(folder))
     if not path.is_file():
         message = (
-            f"{folder} holds no finished self-supervised run ({WEIGHTS_FILE} is missing). Finish pretrain-backbone or "
-            f"pretrain-encoder there, or check the path."
+            f"{folder} holds no finished self-supervised run ({WEIGHTS_FILE} is missing) and is no bundle. Finish "
+            f"pretrain-backbone or pretrain-encoder there, or check the path."
         )
         raise Refusal("no_pretrained", message)
     try:
@@ -244,6 +248,20 @@ def read_pretrained(folder: Path) -> Pretrained:
     if not known:
         raise Refusal("bad_pretrained", f"{path} was written by another version of HCCNet. Run that stage again.")
     return Pretrained(folder, about, weights)
+
+
+def _of_bundle(bundle: Bundle) -> Pretrained:
+    description = bundle.description
+    about = {
+        "stage": "bundle",
+        "knows_labels": True,
+        "model": description.model.to_dict(),
+        "channels": list(description.channels),
+        "preprocessing": description.preprocessing.to_dict(),
+        "trained_on": {"summary": f"the first network of the bundle {description.name}"},
+    }
+    weights = bundle.member(0).backbone.state_dict()
+    return Pretrained(bundle.path, about, {f"backbone.{name}": tensor for name, tensor in weights.items()})
 
 
 def repeat_stem(weight: Tensor, channels: int) -> Tensor:

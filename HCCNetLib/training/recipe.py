@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -186,9 +187,11 @@ def _require_comparable(
     finetune: FinetuneConfig, arms: Mapping[str, FinetuneConfig], stages: Sequence[Pretraining], path: Path
 ) -> None:
     """Refuses arms that would end in one folder or could not be compared, before hours of training."""
-    folders = [Path(config.out).resolve() for config in (finetune, *arms.values(), *stages)]
-    if len(set(folders)) < len(folders):
-        raise Refusal("same_folder", f"{path}: two stages or arms have one folder. Give each its own out.")
+    folders = [config.out for config in (finetune, *arms.values(), *stages)]
+    twice = [name for name, count in Counter(str(Path(f).resolve()) for f in folders).items() if count > 1]
+    if twice:
+        shared = next(f for f in folders if str(Path(f).resolve()) == twice[0])
+        raise Refusal("same_folder", f"{path}: two stages or arms have one folder, {shared}. Give each its own out.")
     for name, arm in arms.items():
         if arm.horizon_months != finetune.horizon_months:
             raise Refusal("other_horizon", f"{path}, arms.{name}: another horizon can't be compared. Give the same.")

@@ -217,7 +217,7 @@ class EncoderConfig(PretrainConfig):
 
     out: str = setting("runs/encoder", "folder of the run; a run in it is continued", decides="nothing")
     backbone_from: str = setting(
-        "", "folder of the run whose backbone is frozen here; empty: an untrained one", decides="nothing"
+        "", "folder of the run, or bundle, whose backbone is frozen here; empty: an untrained one", decides="nothing"
     )
     steps: int = setting(1000, "updates of the weights")
     learning_rate: float = setting(4e-4, "for a batch of 128; it is scaled by batch / 128")

@@ -146,8 +146,10 @@ def train_encoder(run: PretrainRun[EncoderConfig], workers: Workers, progress: P
     handed = None
     if workers.is_first:
         model.load_state_dict(weights)
+        source = read_pretrained(Path(config.backbone_from)).about if config.backbone_from else None
         results = {
-            "backbone": None if not config.backbone_from else read_pretrained(Path(config.backbone_from)).about,
+            "backbone": source,
+            "knows_labels": bool(source and source.get("knows_labels")),
             "order_auroc": task.auroc(resamples=1000).to_dict(),
             "sequences": {
                 "trained on": len(training),

@@ -99,9 +99,20 @@ def find_starting_point(config: FinetuneConfig) -> StartingPoint:
     encoder = read_pretrained(Path(config.encoder_from)) if config.encoder_from else None
     if backbone is not None:
         require_same_network(config, backbone, OF_BACKBONE)
+        _require_no_labels(backbone)
     if encoder is not None:
         _require_encoder(config, encoder, backbone)
     return StartingPoint(backbone, encoder)
+
+
+def _require_no_labels(part: Pretrained) -> None:
+    """A patient's probability is only out of fold if nothing that it comes from knew the label."""
+    if part.about.get("knows_labels"):
+        message = (
+            f"The backbone in {part.folder} was trained with labels. Where it knows these patients, calibration and thresholds "
+            f"would rest on labels that it has seen. Take a self-supervised run."
+        )
+        raise Refusal("knows_labels", message)
 
 
 def _require_encoder(config: FinetuneConfig, encoder: Pretrained, backbone: Pretrained | None) -> None:

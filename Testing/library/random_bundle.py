@@ -23,18 +23,23 @@ Research software, not a medical device.
 """
 
 
-def write_random_bundle(path: Path) -> Bundle:
-    """Writes the ten-member ``mini`` ensemble of seeded random weights into a new folder."""
-    model = ModelConfig.variant("mini", len(CHANNELS), "v2")
+def write_random_bundle(
+    path: Path,
+    model: ModelConfig | None = None,
+    channels: tuple[str, ...] = CHANNELS,
+    preprocessing: PreprocessingConfig | None = None,
+) -> Bundle:
+    """Writes a ten-member ensemble of seeded random weights, ``mini`` where nothing is said, into a new folder."""
+    model = model or ModelConfig.variant("mini", len(channels), "v2")
     description = BundleDescription(
         name="random-weights-demonstration",
         version="1",
         licence="Apache-2.0",
         intended_use="It shows that the software runs; the weights are random numbers and have learned nothing.",
         demonstration=True,
-        channels=CHANNELS,
+        channels=channels,
         model=model,
-        preprocessing=PreprocessingConfig(),
+        preprocessing=preprocessing or PreprocessingConfig(),
         time_unit="months",
         horizon_months=12,
         members=(PLACEHOLDER_MEMBER,),

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from random_bundle import write_random_bundle
 from safetensors.torch import load_file
 from test_pretraining_parts import SHARED
-from training_helpers import SETTINGS, log_of, tiny_config, write_yaml
+from training_helpers import CHANNELS, SETTINGS, log_of, tiny_config, write_yaml
 
+from HCCNetLib.bundles import Bundle
 from HCCNetLib.commands.main import main
 from HCCNetLib.models import HCCNet
 from HCCNetLib.training import loop
@@ -260,6 +262,30 @@ def test_other_pre_trained_weights_are_another_run(finished, words, tiny_phantom
     capsys.readouterr()
     command = finetune_words(tmp_path, tiny_phantom, tiny_cache, backbone_from=str(tmp_path / "other"))
     assert "trained with other settings" in refused(command, capsys)
+
+
+@pytest.fixture(scope="module")
+def tiny_bundle(tmp_path_factory) -> Path:
+    """A bundle of the tiny network, as fine-tuning writes one."""
+    config = tiny_config(pooling="mean")
+    bundle = write_random_bundle(
+        tmp_path_factory.mktemp("bundle") / "b", model=config.model, channels=CHANNELS, preprocessing=config.preparation
+    )
+    return bundle.path
+
+
+def test_order_can_be_learned_on_a_bundle_s_backbone_from_which_no_fine_tuning_begins(
+    words, tiny_bundle, tiny_phantom, tiny_cache, tmp_path, capsys
+):
+    assert main(words("encoder", backbone_from=str(tiny_bundle))) == 0
+    handed = read_pretrained(tmp_path / "encoder")
+    kept = Bundle.open(tiny_bundle).member(0).backbone.state_dict()
+    assert all(torch.equal(handed.backbone[name], value) for name, value in kept.items())
+    assert handed.about["knows_labels"] is True
+    capsys.readouterr()
+    for source in (tiny_bundle, tmp_path / "encoder"):
+        command = finetune_words(tmp_path, tiny_phantom, tiny_cache, backbone_from=str(source))
+        assert "was trained with labels" in refused(command, capsys)
 
 
 # ---------------------------------------------------------------- who has no order, who is not read
