@@ -44,7 +44,7 @@ def pretrain_backbone(config: BackboneConfig) -> Pretrained:
 
     def say(sentence: str) -> None:
         progress.close()
-        print(f"warning: {sentence}", flush=True)
+        print(f"backbone: {sentence}", flush=True)
 
     with _crew(config) as crew:
         run = _open(crew, config, lambda show: open_backbone(config, crew.device, show, crew.is_first))

@@ -49,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command."""
     recipe = read_recipe(arguments.config, dict(arguments.set))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise Refusal("one_process", "A recipe runs in one process; use hccnet finetune under torchrun.")
+        raise Refusal(
+            "one_process",
+            "A recipe runs in one process; use pretrain-backbone, pretrain-encoder and finetune under torchrun.",
+        )
     if recipe.test is not None and not recipe.test.phantom_patients and not Path(recipe.test.cohort).exists():
         message = f"The test cohort {recipe.test.cohort} does not exist. Check the path, before hours of training."
         raise Refusal("missing_input", message)

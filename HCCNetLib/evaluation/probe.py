@@ -6,6 +6,7 @@ It trains nothing but the line, so it judges the embeddings (Alain and Bengio, a
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,10 @@ def linear_probe(
         patients: (N,) whose exam it is.
 
     Raises:
-        Refusal: scikit-learn is missing, or there are fewer than 25 patients.
+        Refusal: as ``require_targets``.
     """
+    require_targets(targets, patients)
     names = np.unique(patients)
-    if len(names) < _FOLDS * _FOLDS:
-        message = f"A linear probe needs at least {_FOLDS**2} patients with a target; there are {len(names)}."
-        raise Refusal("too_few_patients", message)
     predicted = _out_of_fold(embeddings, targets, patients)
     error = np.square(targets - predicted)
     place = np.searchsorted(names, patients)
@@ -50,15 +49,39 @@ def linear_probe(
     return percentile_interval(1 - errors / (squares - total**2 / count))
 
 
-def _out_of_fold(
-    embeddings: NDArray[np.float64], targets: NDArray[np.float64], patients: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def require_targets(targets: NDArray[np.float64], patients: NDArray[np.int64]) -> None:
+    """Refuses what can't be probed for.
+
+    Raises:
+        Refusal: scikit-learn is missing, there are fewer than 25 patients with a target, or all targets are the same.
+    """
+    _scikit_learn("linear_model")
+    count = len(np.unique(patients))
+    if count < _FOLDS * _FOLDS:
+        message = (
+            f"A linear probe needs at least {_FOLDS**2} patients with a target; there are {count}. Give more of them, or no "
+            f"target."
+        )
+        raise Refusal("too_few_patients", message)
+    if targets.min() == targets.max():
+        raise Refusal(
+            "constant_target", "All exams have the same target: there is nothing to probe for. Take another one."
+        )
+
+
+def _scikit_learn(module: str) -> ModuleType:
     try:
-        linear, selection = import_module("sklearn.linear_model"), import_module("sklearn.model_selection")
-        pipeline, scaling = import_module("sklearn.pipeline"), import_module("sklearn.preprocessing")
+        return import_module(f"sklearn.{module}")
     except ImportError as error:
         message = "A linear probe needs scikit-learn. Install it with: pip install 'hccnet[training]'."
         raise Refusal("missing_package", message) from error
+
+
+def _out_of_fold(
+    embeddings: NDArray[np.float64], targets: NDArray[np.float64], patients: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    linear, selection = _scikit_learn("linear_model"), _scikit_learn("model_selection")
+    pipeline, scaling = _scikit_learn("pipeline"), _scikit_learn("preprocessing")
     line = pipeline.make_pipeline(scaling.StandardScaler(), linear.RidgeCV(_PENALTIES))
     folds = selection.GroupKFold(_FOLDS)
     predicted = selection.cross_val_predict(line, embeddings, targets, groups=patients, cv=folds)

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -193,7 +194,8 @@ class PreparedCache:
         except OSError as error:
             raise self._unwritable(error) from error
         finally:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):  # what stands in its way has been told above
+                aside.unlink()
 
     def _is_whole(self, key: str) -> bool:
         """Whether the entry is there; opening it compares the file's length with what its header announces."""

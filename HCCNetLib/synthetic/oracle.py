@@ -209,14 +209,17 @@ def ask_about_order(courses: Sequence[Course], size_error: float, seed: int = 0)
         seed: of measurement errors and shuffles.
 
     Raises:
-        Refusal: scikit-learn is missing.
+        Refusal: scikit-learn is missing, or too few patients have two exams.
     """
     classify = _classifier()
     several = [course for course in courses if len(course.dates) > 1]
+    if len(several) < 2 * _FOLDS:
+        message = f"The oracle needs at least {2 * _FOLDS} patients with two exams. Make more patients."
+        raise Refusal("too_few_patients", message)
     series, patients = [], []
     for course in several:
         ordered = measure(Landmark(course, len(course.dates) - 1, False), size_error, seed)
-        series += [ordered, Series(ordered.months, ordered.sizes[_derangement(len(ordered.sizes), seed, course.index)])]
+        series += [ordered, Series(ordered.months, ordered.sizes[_other_order(len(ordered.sizes), seed, course.index)])]
         patients += [course.index] * 2
     labels = np.tile([False, True], len(several))
     scores = classify(tabulate(series)["full"], labels, np.array(patients))
@@ -226,7 +229,7 @@ def ask_about_order(courses: Sequence[Course], size_error: float, seed: int = 0)
     return _interval(_auroc_resampled(scores, labels, (weights, weights)))
 
 
-def _derangement(count: int, seed: int, patient: int) -> NDArray[np.int_]:
+def _other_order(count: int, seed: int, patient: int) -> NDArray[np.int_]:
     """A random order of ``count`` exams that is not the given one."""
     rng = np.random.default_rng([seed, patient, count])
     while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def write_whole(path: Path, content: bytes) -> None:
         )
         raise Refusal("cannot_write", message) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # what stands in its way has been told above
+            aside.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -42,6 +42,10 @@ class Workers:
         if self.count > 1:
             distributed.barrier()
 
+    def decided(self, value: bool) -> bool:
+        """What the first process says, in all of them: each might see files that another has just written."""
+        return self.sum([float(value and self.is_first)])[0] > 0
+
     def sum_gradients(self, model: nn.Module) -> None:
         """Sums the gradients over the processes; one without a gradient gets zeros, so that all send the same."""
         if self.count == 1:

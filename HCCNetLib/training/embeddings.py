@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from HCCNetLib.preprocessing.augmentation import ExamChange, Turn, draw_change, 
 from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION, normalise_channels
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.checkpoint import write_whole
+from HCCNetLib.training.digests import weights_digest
 from HCCNetLib.training.examples import Example
 from HCCNetLib.training.settings import EncoderConfig
 
@@ -136,16 +136,6 @@ class Embeddings:
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 encoded.append(self.backbone(batch.contiguous(memory_format=torch.channels_last_3d)).float().cpu())
         return torch.cat(encoded).view(len(readings), len(example.exams), -1)
-
-
-def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """A digest of tensors: names, shapes, values."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 @torch.no_grad()

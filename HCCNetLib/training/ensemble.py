@@ -26,7 +26,7 @@ from HCCNetLib.bundles.bundle import PLACEHOLDER_MEMBER
 from HCCNetLib.evaluation.calibration import fit_recalibration, recalibrate
 from HCCNetLib.evaluation.discrimination import auroc
 from HCCNetLib.evaluation.thresholds import choose_thresholds
-from HCCNetLib.inference import software_versions
+from HCCNetLib.inference import choose_device, software_versions
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
 from HCCNetLib.readers import read_input
@@ -37,7 +37,7 @@ from HCCNetLib.training.configuration import config_text, deciding
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import Example, Examples, count_examples, gather_examples, read_targets
 from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
-from HCCNetLib.training.loop import CHECKPOINT_FILE, Loop, LoopSettings, parameter_groups
+from HCCNetLib.training.loop import CHECKPOINT_FILE, Loop, LoopSettings, parameter_groups, precision_of
 from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.splits import Splits, find_splits
 from HCCNetLib.training.start import scale_weights, seeded
@@ -149,6 +149,7 @@ def open_run(config: FinetuneConfig, progress: Progress, is_first: bool = True) 
     """
     start = find_starting_point(config)  # before exams are prepared for nothing
     run = replace(read_data(config, progress), start=start)
+    start.require_unseen(run.splits.test, folder=run.folder)
     for member in range(config.members):
         _require_same(run, member)  # before the settings on file, by which the others were trained, are replaced
     if is_first:
@@ -169,7 +170,7 @@ def _require_targets(config: FinetuneConfig, examples: Examples) -> None:
 def train_member(run: Run, member: int, workers: Workers, progress: Progress) -> None:
     """Trains one member from its checkpoint or from the start; writes its weights and held-out predictions."""
     config, folder = run.config, run.member_folder(member)
-    if run.is_trained(member):
+    if workers.decided(run.is_trained(member)):
         return
     training, held_out = run.parts(member)
     model, origins = _start(run, member)
@@ -195,7 +196,7 @@ def _first_phase(run: Run, member: int, workers: Workers, progress: Progress) ->
     path, identity = folder / WEIGHTS_FILE, _identity(run, member, first_phase=True)
     if config.exams_from:
         path = Path(config.exams_from) / "members" / f"{member:02d}" / FIRST_PHASE / WEIGHTS_FILE
-    if config.exams_from or path.is_file():
+    if config.exams_from or workers.decided(path.is_file()):
         return _read_first_phase(path, identity)
     training, _ = run.parts(member)
     model, _ = _start(run, member)
@@ -282,7 +283,7 @@ def _identity(run: Run, member: int, first_phase: bool = False) -> str:
     """A digest of all that decides a member's weights, or its first phase's."""
     training, _ = run.parts(member)
     settings = deciding(run.config, ("all",) if first_phase else ("all", "second phase"))
-    begun = [*run.start.digests, run.config.precision]
+    begun = [*run.start.digests, precision_of(run.config.precision, choose_device(run.config.device))]
     content = [settings, begun, member, PIPELINE_VERSION, run.examples.digest([e.patient_id for e in training])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

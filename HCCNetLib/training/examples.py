@@ -75,10 +75,14 @@ class Examples:
         """Reason → patients left out; a sentence about one patient's files counts by its kind."""
         return dict(Counter(reason.split(": ")[0] for reason in self.left_out.values()))
 
-    def digest(self, members: Sequence[str]) -> str:
-        """A digest of what these patients' examples hold: images, times, labels, targets."""
+    def digest(self, members: Sequence[str], with_targets: bool = True) -> str:
+        """A digest of what these patients' examples hold: images, times, labels and, where they decide, targets."""
         wanted = set(members)
-        chosen = [[e.exams, e.months, e.labels, e.targets, e.number] for e in self.all if e.patient_id in wanted]
+        chosen = [
+            [e.exams, e.months, e.labels, e.targets if with_targets else (), e.number]
+            for e in self.all
+            if e.patient_id in wanted
+        ]
         return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +21,7 @@ from HCCNetLib.models import HCCNet
 from HCCNetLib.models.keyed import give_keys
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.embeddings import Embeddings
+from HCCNetLib.training.epochs import places_of_step
 from HCCNetLib.training.examples import Example
 from HCCNetLib.training.loop import Losses, Task
 from HCCNetLib.training.settings import EncoderConfig
@@ -84,13 +84,8 @@ class ShufflePlan:
 
     def batch(self, step: int) -> list[Shuffle]:
         """The step's sequences: patients in an order drawn per epoch; a batch may reach into the next epoch."""
-        first, count = step * self.config.batch, len(self.examples)
-        places = [divmod(first + i, count) for i in range(self.config.batch)]
-        orders = {epoch: self._order(epoch) for epoch, _ in places}
-        return [self.draw(self.examples[orders[epoch][place]], epoch) for epoch, place in places]
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self.config.seed, _ORDER, epoch]).permutation(len(self.examples))
+        places = places_of_step(step, self.config.batch, len(self.examples), (self.config.seed, _ORDER))
+        return [self.draw(self.examples[index], epoch) for index, epoch in places]
 
     def draw(self, example: Example, epoch: int) -> Shuffle:
         """A patient's sequence in an epoch."""

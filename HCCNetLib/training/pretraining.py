@@ -1,7 +1,8 @@
 """What the two self-supervised stages share: data without labels, the run's folder, and the file that is handed on.
 
-A run's folder: ``config.yaml``, ``checkpoint.safetensors``, ``log.jsonl``, ``left_out.json`` and, at the end,
-``weights.safetensors``, which says in its header what it is, and ``report.json``, the same for people and scripts.
+A run's folder: ``config.yaml``, ``checkpoint.safetensors``, ``log.jsonl``, ``left_out.json`` and ``read.json`` (who was read; these
+two name patients and stay there) and, at the end, ``weights.safetensors``, which says in its header what it is, and
+``report.json``, the same for people and scripts.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,25 +28,23 @@ from HCCNetLib.models import HCCNet, ModelConfig
 from HCCNetLib.models.convnext3d import ConvNeXt3d
 from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
 from HCCNetLib.readers import read_input
-from HCCNetLib.records import Refusal
+from HCCNetLib.records import Cohort, Refusal
 from HCCNetLib.training.checkpoint import write_json, write_whole
 from HCCNetLib.training.configuration import config_text, deciding
+from HCCNetLib.training.digests import weights_digest
 from HCCNetLib.training.examples import Examples, gather_exams, read_targets
 from HCCNetLib.training.loop import LoopSettings, precision_of
 from HCCNetLib.training.settings import BackboneConfig, EncoderConfig, PretrainConfig, StageConfig
 from HCCNetLib.training.splits import Splits
 from HCCNetLib.training.start import scale_weights, seeded
 
-CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE, LEFT_OUT_FILE = (
-    "config.yaml",
-    "weights.safetensors",
-    "report.json",
-    "left_out.json",
-)
+CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE = "config.yaml", "weights.safetensors", "report.json"
+LEFT_OUT_FILE, READ_FILE = "left_out.json", "read.json"
 FORMAT_VERSION = 1
 # Settings of a network on which the shapes or the meaning of its weights hang.
 OF_BACKBONE = ("depths", "dims", "version", "pooling", "eps")
 OF_ENCODER = (*OF_BACKBONE, "layers")
+STEM = "stages.0.downsample.0.weight"
 _PER_CHANNEL = ("channel_mean", "channel_sd")  # they follow from the channels, which differ in number
 STAGES: Mapping[type[PretrainConfig], str] = {BackboneConfig: "backbone", EncoderConfig: "encoder"}
 
@@ -129,7 +129,7 @@ def open_pretraining(
         Refusal: something about the data or the folder; see the functions called.
     """
     cohort = read_input(Path(config.cohort))
-    without = Splits.read(Path(config.leave_out)).test if config.leave_out else ()
+    without = _set_aside(config, cohort)
     cache = PreparedCache(
         config.cache_folder, Preparation(config.channels, config.preparation, margin=config.jitter, half=True)
     )
@@ -137,14 +137,35 @@ def open_pretraining(
     examples = gather_exams(cohort, config, cache, targets, without, progress)
     names = [e.patient_id for e in examples.all]
     settings = [deciding(config), precision_of(config.precision, device), of_backbone, PIPELINE_VERSION]
-    content = json.dumps([STAGES[type(config)], settings, examples.digest(names)], sort_keys=True)
+    data = examples.digest(names, with_targets=False)  # they are only probed for
+    content = json.dumps([STAGES[type(config)], settings, data], sort_keys=True)
     identity = hashlib.sha256(content.encode()).hexdigest()
     run = PretrainRun(config, examples, cache, Path(config.cohort).resolve().name, device, identity)
     _ = run.finished  # before the settings on file, by which another was trained, are replaced
     if is_first:
         write_json(run.folder / LEFT_OUT_FILE, examples.left_out)
+        write_json(run.folder / READ_FILE, names)
         write_whole(run.folder / CONFIG_FILE, config_text(config).encode())
     return run
+
+
+def _set_aside(config: PretrainConfig, cohort: Cohort) -> tuple[str, ...]:
+    """The patients whom no training may read."""
+    if not config.leave_out:
+        return ()
+    path = Path(config.leave_out)
+    if not path.is_file():
+        message = (
+            f"The split {path}, whose test patients are to be left out, does not exist. The supervised run draws it: hccnet train "
+            f"does so first. Or leave leave_out empty."
+        )
+        raise Refusal("missing_split", message)
+    test = Splits.read(path).test
+    known = {*(patient.patient_id for patient in cohort.patients), *cohort.refused}
+    if test and not known & set(test):
+        message = f"None of the {len(test)} test patients of {path} is in this cohort: it is another cohort's split."
+        raise Refusal("other_split", f"{message} Name the right one, or leave leave_out empty.")
+    return test
 
 
 def _targets(config: BackboneConfig) -> dict[tuple[str, str], float]:
@@ -210,6 +231,19 @@ class Pretrained:
     about: Mapping[str, Any]
     weights: Mapping[str, Tensor]
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the weights."""
+        return weights_digest(self.weights)
+
+    @property
+    def read(self) -> frozenset[str] | None:
+        """Ids of the patients whom the run read; None where the file that says so is gone."""
+        try:
+            return frozenset(json.loads((self.folder / READ_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
     @property
     def backbone(self) -> dict[str, Tensor]:
         """The backbone's weights by their names in it."""
@@ -219,7 +253,7 @@ class Pretrained:
     @property
     def input_channels(self) -> int:
         """Of the backbone: 1 after stage 1, those of an exam after stage 2."""
-        return self.backbone["stages.0.downsample.0.weight"].shape[1]
+        return self.backbone[STEM].shape[1]
 
 
 def read_pretrained(folder: Path) -> Pretrained:
@@ -242,9 +276,14 @@ def read_pretrained(folder: Path) -> Pretrained:
             about = json.loads((file.metadata() or {})["about"])
         weights = safetensors.torch.load_file(path)
         known = about["format_version"] == FORMAT_VERSION and about["stage"] in STAGES.values()
+        about["model"], about["preprocessing"], about["channels"], about["trained_on"]["summary"], about["identity"]
+        is_whole = f"backbone.{STEM}" in weights and all(bool(tensor.isfinite().all()) for tensor in weights.values())
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         message = f"{path} is no readable file of a self-supervised run. Check the path, or run that stage again."
         raise Refusal("bad_pretrained", message) from error
+    if not is_whole:
+        message = f"{path} lacks weights, or has some that are not a number. Run that stage again."
+        raise Refusal("bad_pretrained", message)
     if not known:
         raise Refusal("bad_pretrained", f"{path} was written by another version of HCCNet. Run that stage again.")
     return Pretrained(folder, about, weights)
@@ -282,10 +321,9 @@ def load_backbone(backbone: ConvNeXt3d, source: Pretrained) -> list[str]:
         Refusal: a tensor is missing, superfluous or of another shape.
     """
     weights, own = source.backbone, backbone.state_dict()
-    stem, adapted = "stages.0.downsample.0.weight", []
-    channels = own[stem].shape[1]
-    if stem in weights and weights[stem].shape[1] == 1 < channels:
-        weights[stem], adapted = repeat_stem(weights[stem], channels), [stem]
+    channels, adapted = own[STEM].shape[1], []
+    if STEM in weights and weights[STEM].shape[1] == 1 < channels:
+        weights[STEM], adapted = repeat_stem(weights[STEM], channels), [STEM]
     require_alike(weights, own, source.folder)
     backbone.load_state_dict(weights, strict=True)
     return adapted
@@ -304,15 +342,35 @@ def require_alike(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], fold
             raise Refusal("weights_do_not_fit", message)
 
 
+def differing_settings(
+    config: StageConfig, model: Mapping[str, Any], preprocessing: Mapping[str, Any], names: tuple[str, ...]
+) -> list[str]:
+    """Settings of a network and of its images in which a run differs from a stage.
+
+    Args:
+        config: the stage's.
+        model: the run's ``ModelConfig``, as plain data.
+        preprocessing: the run's, as plain data; without its numbers per channel they are not compared.
+        names: of the model's settings that must be alike.
+    """
+    own, images = config.model.to_dict(), config.preparation.to_dict()
+    return [n for n in names if own[n] != model.get(n)] + [
+        n for n in preprocessing if images.get(n) != preprocessing[n]
+    ]
+
+
+def without_channels(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """Preprocessing without its numbers per channel, for comparisons across channels."""
+    return {name: value for name, value in preprocessing.items() if name not in _PER_CHANNEL}
+
+
 def require_same_network(config: StageConfig, part: Pretrained, names: tuple[str, ...]) -> None:
     """Refuses weights of another network, or of one that saw other images than this one will."""
-    wanted, found = config.model.to_dict(), part.about["model"]
-    differing = [name for name in names if wanted[name] != found[name]]
     several = part.input_channels > 1 or part.about["stage"] == "encoder"
+    images = part.about["preprocessing"] if several else without_channels(part.about["preprocessing"])
+    differing = differing_settings(config, part.about["model"], images, names)
     if several and list(config.channels) != part.about["channels"]:
         differing.append("channels")
-    wanted, found = config.preparation.to_dict(), part.about["preprocessing"]
-    differing += [n for n in wanted if wanted[n] != found.get(n) and (several or n not in _PER_CHANNEL)]
     if differing:
         message = (
             f"The weights in {part.folder} are of another network or of other images; these settings differ: "

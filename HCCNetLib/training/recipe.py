@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.configuration import build_config, parse_overrides, parse_yaml, read_config, read_yaml
+from HCCNetLib.training.pretraining import OF_BACKBONE, OF_ENCODER, differing_settings, without_channels
 from HCCNetLib.training.settings import BackboneConfig, EncoderConfig, FinetuneConfig, PretrainConfig, StageConfig
 from HCCNetLib.training.splits import SPLITS_FILE
 
@@ -24,6 +25,12 @@ _BEGINNINGS = {
     "order": (_UNTRAINED, _UNTRAINED),
     "both": (_BACKBONE, _ENCODER),
 }
+
+# Of the supervised stage, which has them from the shared section where it says nothing itself.
+_INHERITED = (
+    *("cohort", "phantom_patients", "phantom_seed", "phantom_spacing", "channels", "preprocessing"),
+    *("variant", "block", "start", "pooling"),
+)
 
 Pretraining = BackboneConfig | EncoderConfig
 Runs = Mapping[str, Pretraining]
@@ -74,13 +81,15 @@ def read_recipe(path: Path, overrides: Mapping[str, str]) -> Recipe:
     """
     content = _overridden(_sections(path), overrides, path)
     given, begins = _split_beginning(content, content[_FINETUNE], f"{path}, finetune")
-    plain = _built(FinetuneConfig, _with_shared(content, given), f"{path}, finetune")
+    plain = _built(FinetuneConfig, {**content.get(_SHARED, {}), **given}, f"{path}, finetune")
     runs = _runs(content, plain, path)
     finetune, used, arms = _begun(plain, begins, runs), [begins], {}
+    _require_fitting(finetune, begins, runs, f"{path}, finetune")
     for name, changes in _mapping(content.get("arms") or {}, f"{path}, arms").items():
         where = f"{path}, arms.{name}"
         changes, begins = _split_beginning(content, changes, where, default=used[0])
         arms[str(name)] = _arm(_begun(plain, begins, runs), str(name), changes, where)
+        _require_fitting(arms[str(name)], begins, runs, where)
         used.append(begins)
     test = _built(TestCohort, content[_TEST], f"{path}, test") if content.get(_TEST) else None
     stages = tuple(runs[name] for name in _needed(used))
@@ -102,7 +111,7 @@ def _sections(path: Path) -> dict[str, Any]:
     if unknown or _FINETUNE not in content:
         wrong = f"unknown section(s) {', '.join(unknown)}" if unknown else "the section finetune is missing"
         raise Refusal("bad_config", f"{path}: {wrong}. A recipe has the sections {', '.join(_SECTIONS)}.")
-    return {name: value for name, value in content.items() if value is not None}
+    return {name: {} if value is None else value for name, value in content.items()}
 
 
 def _overridden(content: dict[str, Any], overrides: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -127,15 +136,17 @@ def _overridden(content: dict[str, Any], overrides: Mapping[str, str], path: Pat
     return content
 
 
-def _with_shared(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    return {**(content.get(_SHARED) or {}), **given}
-
-
 def _split_beginning(
     content: Mapping[str, Any], value: Any, where: str, default: str | None = None
 ) -> tuple[dict[str, Any], str]:
     """A section without its word ``pretraining``, and what that says the networks begin with."""
     given = dict(_mapping(value, where))
+    own = sorted(name for name in ("backbone_from", "encoder_from") if given.get(name))
+    if own and (_BACKBONE in content or _ENCODER in content or "pretraining" in given):
+        message = (
+            f"{where}: {own[0]} is given beside a self-supervised stage or the word pretraining. Keep one of them."
+        )
+        raise Refusal("bad_config", message)
     if default is None:
         default = {(0, 0): "none", (1, 0): "backbone", (0, 1): "order", (1, 1): "both"}[
             int(_BACKBONE in content), int(_ENCODER in content)
@@ -151,9 +162,11 @@ def _split_beginning(
 
 
 def _runs(content: Mapping[str, Any], finetune: FinetuneConfig, path: Path) -> dict[str, Pretraining]:
-    """The self-supervised runs that the sections describe; what they do not say follows from the supervised stage."""
+    """The self-supervised runs that the sections describe; data and network are the supervised stage's where they say none."""
     runs: dict[str, Pretraining] = {}
-    common: dict[str, Any] = {"cohort": finetune.cohort, "cache": str(finetune.cache_folder)}
+    common: dict[str, Any] = {name: getattr(finetune, name) for name in _INHERITED}
+    common["cache"] = str(finetune.cache_folder)
+    shared = {name: value for name, value in content.get(_SHARED, {}).items() if name not in common}
     if finetune.test_fraction:
         common["leave_out"] = str(Path(finetune.out) / SPLITS_FILE)
     kinds: tuple[tuple[str, type[Any]], ...] = ((_BACKBONE, BackboneConfig), (_ENCODER, EncoderConfig))
@@ -164,7 +177,7 @@ def _runs(content: Mapping[str, Any], finetune: FinetuneConfig, path: Path) -> d
         own = {**common, "out": f"{finetune.out}-pretrained-{name}"}
         if name == _ENCODER and _BACKBONE in runs:
             own["backbone_from"] = runs[_BACKBONE].out
-        runs[name] = _built(kind, {**own, **_with_shared(content, _mapping(content[name], where))}, where)
+        runs[name] = _built(kind, {**own, **shared, **_mapping(content[name], where)}, where)
     encoder = runs.get(_ENCODER)
     if isinstance(encoder, EncoderConfig):
         runs[_UNTRAINED] = replace(encoder, out=f"{encoder.out}-untrained", backbone_from="")
@@ -175,6 +188,28 @@ def _begun(config: FinetuneConfig, begins: str, runs: Runs) -> FinetuneConfig:
     """The supervised stage with the runs that it takes over, where it does not name others itself."""
     backbone, encoder = ("" if run is None else runs[run].out for run in _BEGINNINGS[begins])
     return replace(config, backbone_from=config.backbone_from or backbone, encoder_from=config.encoder_from or encoder)
+
+
+def _require_fitting(config: FinetuneConfig, begins: str, runs: Runs, where: str) -> None:
+    """Refuses stages that would turn out not to fit each other, before hours of training."""
+    backbone, encoder = (None if run is None else runs[run] for run in _BEGINNINGS[begins])
+    differing: list[str] = []
+    for stage, names in ((backbone, OF_BACKBONE), (encoder, OF_ENCODER)):
+        if stage is None:
+            continue
+        images = stage.preparation.to_dict()
+        images = images if isinstance(stage, EncoderConfig) else without_channels(images)
+        differing += differing_settings(config, stage.model.to_dict(), images, names)
+        if isinstance(stage, EncoderConfig) and stage.channels != config.channels:
+            differing.append("channels")
+    if isinstance(encoder, EncoderConfig) and encoder.time != config.time:
+        differing.append("time")
+    if differing:
+        message = (
+            f"{where}: it does not fit the self-supervised stage that it begins with; these settings differ: "
+            f"{', '.join(dict.fromkeys(differing))}. Give both the same."
+        )
+        raise Refusal("bad_config", message)
 
 
 def _needed(used: Sequence[str]) -> list[str]:
@@ -193,6 +228,16 @@ def _require_comparable(
         shared = next(f for f in folders if str(Path(f).resolve()) == twice[0])
         raise Refusal("same_folder", f"{path}: two stages or arms have one folder, {shared}. Give each its own out.")
     for name, arm in arms.items():
+        if stages and (arm.test_fraction, arm.seed, arm.cohort) != (
+            finetune.test_fraction,
+            finetune.seed,
+            finetune.cohort,
+        ):
+            message = (
+                f"{path}, arms.{name}: another cohort, seed or test_fraction sets other patients aside, whom the self-supervised "
+                f"stages may have read. Give the same."
+            )
+            raise Refusal("other_split", message)
         if arm.horizon_months != finetune.horizon_months:
             raise Refusal("other_horizon", f"{path}, arms.{name}: another horizon can't be compared. Give the same.")
 

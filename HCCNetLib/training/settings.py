@@ -76,7 +76,7 @@ class StageConfig:
     device: str = setting("auto", "auto, cpu or cuda", decides="nothing")
     precision: Precision = setting(
         "float32", "of the forward pass; auto: bfloat16 where the GPU computes in it, else float32", decides="nothing"
-    )
+    )  # what it comes to decides, and is part of a run's identity
     threads: int = setting(0, "of torch on the CPU; 0: as it is", decides="nothing")
     checkpoint_every: int = setting(50, "steps between checkpoints", decides="nothing")
     validate_every: int = setting(100, "steps between looks at held-out data; they change nothing", decides="nothing")
@@ -200,11 +200,11 @@ class BackboneConfig(PretrainConfig):
             raise ValueError("one view alone has no other to agree with; give global_views and local_views 2 in all")
         if not 0 <= self.freeze_last <= 1:
             raise ValueError(f"freeze_last must lie between 0 and 1; it is {self.freeze_last:g}")
-        widest = self.preparation.crop_voxels + 2 * self.jitter
-        if self.local_views and not 24 <= self.local_voxels <= widest:
+        edge = self.preparation.crop_voxels
+        if self.local_views and not 24 <= self.local_voxels <= edge:
             raise ValueError(
-                f"local_voxels must lie between 24 (the network divides each axis by 24) and {widest}, the prepared "
-                f"cube with its margin; it is {self.local_voxels}"
+                f"local_voxels must lie between 24 (the network divides each axis by 24) and {edge}, the edge of a global "
+                f"crop; it is {self.local_voxels}"
             )
         if bool(self.target_file) != bool(self.target_column):
             raise ValueError("target_file and target_column go together")

@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from HCCNetLib.evaluation.probe import linear_probe
+from HCCNetLib.evaluation.probe import linear_probe, require_targets
 from HCCNetLib.models import HCCNet
 from HCCNetLib.models.convnext3d import ConvNeXt3d
 from HCCNetLib.records import Refusal
+from HCCNetLib.training.digests import weights_digest
 from HCCNetLib.training.dino import DinoTask, first_model
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.embeddings import Embeddings, encode_plainly, weights_digest
+from HCCNetLib.training.embeddings import Embeddings, encode_plainly
+from HCCNetLib.training.examples import Example
 from HCCNetLib.training.loop import Loop, parameter_groups
 from HCCNetLib.training.order import OrderModel, OrderTask, ShufflePlan, can_be_shuffled, hold_out
 from HCCNetLib.training.pretraining import (
@@ -52,53 +55,70 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def open_backbone(
     config: BackboneConfig, device: torch.device, progress: Progress, is_first: bool = True
 ) -> PretrainRun[BackboneConfig]:
-    """Opens a run of stage 1; see ``open_pretraining``."""
-    return open_pretraining(config, device, progress, is_first)
+    """Opens a run of stage 1; raises Refusal, besides what ``open_pretraining`` raises, where there is nothing to probe."""
+    run = open_pretraining(config, device, progress, is_first)
+    if config.target_column:
+        require_targets(*_known_targets(run)[1:])  # before hours of training rather than after them
+    return run
 
 
 def train_backbone(run: PretrainRun[BackboneConfig], workers: Workers, progress: Progress, say: Say) -> Pretrained:
-    """Trains from the last checkpoint or from the start, and hands on the teacher's backbone; once only."""
-    finished = run.finished
-    if finished is not None:
-        return finished
-    config = run.config
-    model = first_model(config)
-    untrained = {name: tensor.clone() for name, tensor in model.teacher.backbone.state_dict().items()}
+    """Trains from the last checkpoint or from the start, hands on the teacher's backbone, and probes it; each once only."""
+    if not workers.decided(run.finished is not None):
+        _train_backbone(run, workers, progress, say)
+    if workers.is_first and run.config.target_column:
+        _probe_once(run, progress)
+    workers.wait()
+    return read_pretrained(run.folder)
+
+
+def _train_backbone(run: PretrainRun[BackboneConfig], workers: Workers, progress: Progress, say: Say) -> None:
+    config, model = run.config, first_model(run.config)
     task = DinoTask(config, ViewPlan(config, run.examples.all), run.cache, model, say)
     loop = Loop(task, parameter_groups(_trained(model.student), lambda _: 1.0), run.loop_settings(), workers)
     weights = loop.run(progress)
-    handed = None
     if workers.is_first:
         prefix = "teacher.backbone."
-        backbone = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        probes = {"before": untrained, "after": backbone} if config.target_column else {}
-        results: dict[str, Any] = {"collapsed": task.verdict}
-        if probes:
-            results["probe"] = {"target": config.target_column} | {
-                when: _probe(run, tensors, progress) for when, tensors in probes.items()
-            }
-        handed = hand_on(run, {f"backbone.{k}": v for k, v in backbone.items()}, results)
+        backbone = {k.removeprefix("teacher."): v for k, v in weights.items() if k.startswith(prefix)}
+        hand_on(run, backbone, {"collapsed": task.final_verdict()})
     workers.wait()
-    return handed or read_pretrained(run.folder)
+
+
+def _probe_once(run: PretrainRun[BackboneConfig], progress: Progress) -> None:
+    """Adds the probe before and after to what is handed on, unless it is there already."""
+    handed = read_pretrained(run.folder)
+    if handed.about.get("probe", {}).get("target") == run.config.target_column:
+        return
+    untrained = first_model(run.config).teacher.backbone.state_dict()
+    probe: dict[str, Any] = {"target": run.config.target_column}
+    probe["before"] = _probe(run, {f"backbone.{k}": v for k, v in untrained.items()}, progress)
+    probe["after"] = _probe(run, handed.weights, progress)
+    hand_on(run, handed.weights, {"collapsed": handed.about["collapsed"], "probe": probe})
 
 
 def _probe(run: PretrainRun[BackboneConfig], weights: Mapping[str, Tensor], progress: Progress) -> dict[str, Any]:
     """R² of a straight line from the embeddings of whole exams to the exam-level target."""
-    config = run.config
-    backbone = HCCNet(config.model).backbone
-    named = {f"backbone.{name}": tensor.cpu() for name, tensor in weights.items()}
-    load_backbone(backbone, Pretrained(run.folder, {}, named))
+    backbone = HCCNet(run.config.model).backbone
+    load_backbone(backbone, Pretrained(run.folder, {}, {name: tensor.cpu() for name, tensor in weights.items()}))
     store_channels_last(backbone.to(run.device))
-    examples = [e for e in run.examples.all if any(t is not None for t in e.targets)]
+    examples, targets, patients = _known_targets(run)
     rows = []
     for done, example in enumerate(examples):
         progress("probing", done, len(examples))
-        rows.append(encode_plainly(backbone, example, run.cache, config.jitter))
-    targets = np.array([np.nan if t is None else t for e in examples for t in e.targets])
-    patients = np.array([e.number for e in examples for _ in e.exams])
-    known = ~np.isnan(targets)
-    r2 = linear_probe(torch.cat(rows).double().numpy()[known], targets[known], patients[known])
-    return {"r2": r2.to_dict(), "exams": int(known.sum()), "patients": len(examples)}
+        rows.append(encode_plainly(backbone, example, run.cache, run.config.jitter))
+    known = np.array([t is not None for e in examples for t in e.targets])
+    r2 = linear_probe(torch.cat(rows).double().numpy()[known], targets, patients)
+    return {"r2": r2.to_dict(), "exams": len(targets), "patients": len(examples)}
+
+
+def _known_targets(
+    run: PretrainRun[BackboneConfig],
+) -> tuple[list[Example], NDArray[np.float64], NDArray[np.int64]]:
+    """Patients with a target, the targets of their exams that have one, and whose these are."""
+    examples = [e for e in run.examples.all if any(t is not None for t in e.targets)]
+    targets = np.array([t for e in examples for t in e.targets if t is not None], dtype=np.float64)
+    patients = np.array([e.number for e in examples for t in e.targets if t is not None], dtype=np.int64)
+    return examples, targets, patients
 
 
 # ---------------------------------------------------------------- stage 2
@@ -131,19 +151,20 @@ def frozen_backbone(config: EncoderConfig) -> ConvNeXt3d:
 
 
 def train_encoder(run: PretrainRun[EncoderConfig], workers: Workers, progress: Progress) -> Pretrained:
-    """Encodes all exams once, then trains on the embeddings; hands on transformer and backbone together."""
-    finished = run.finished
-    if finished is not None:
-        return finished
-    config = run.config
-    backbone = frozen_backbone(config)
+    """Encodes all exams once, then trains on the embeddings; hands on transformer and backbone together; once only."""
+    if not workers.decided(run.finished is not None):
+        _train_encoder(run, workers, progress)
+    return read_pretrained(run.folder)
+
+
+def _train_encoder(run: PretrainRun[EncoderConfig], workers: Workers, progress: Progress) -> None:
+    config, backbone = run.config, frozen_backbone(run.config)
     training, held_out = hold_out(run.examples.all, config)
     embeddings = _encode(run, backbone, workers, progress)
     model = OrderModel(seeded_network(config, config.model, _ENCODER))
     task = OrderTask(config, ShufflePlan(config, training), held_out, embeddings, model)
     loop = Loop(task, parameter_groups(_trained(model), lambda _: 1.0), run.loop_settings(), workers)
     weights = loop.run(progress)
-    handed = None
     if workers.is_first:
         model.load_state_dict(weights)
         source = read_pretrained(Path(config.backbone_from)).about if config.backbone_from else None
@@ -159,9 +180,8 @@ def train_encoder(run: PretrainRun[EncoderConfig], workers: Workers, progress: P
         }
         kept = {name.removeprefix("network."): tensor for name, tensor in weights.items()}
         kept |= {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-        handed = hand_on(run, kept, results)
+        hand_on(run, kept, results)
     workers.wait()
-    return handed or read_pretrained(run.folder)
 
 
 def _encode(run: PretrainRun[EncoderConfig], backbone: ConvNeXt3d, workers: Workers, progress: Progress) -> Embeddings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import torch
 
 from HCCNetLib.models import HCCNet, ModelConfig
 from HCCNetLib.records import Refusal
-from HCCNetLib.training.embeddings import weights_digest
 from HCCNetLib.training.pretraining import (
     OF_BACKBONE,
     OF_ENCODER,
@@ -22,6 +22,7 @@ from HCCNetLib.training.pretraining import (
     require_same_network,
 )
 from HCCNetLib.training.settings import FinetuneConfig
+from HCCNetLib.training.splits import SPLITS_FILE
 
 # Of stage 2. Its last norm and linear layer decide whether a sequence is shuffled, which is no use for a risk.
 TAKEN_OVER = ("cls_token", "encoder.", "pooler.")
@@ -61,13 +62,29 @@ class StartingPoint:
     @property
     def digests(self) -> list[str]:
         """Of the weights that are taken over, for a run's identity; empty where there are none."""
-        return [f"{name} {weights_digest(part.weights)}" for name, part in self._parts()]
+        return [f"{name} {part.digest}" for name, part in self._parts()]
 
     def describe(self) -> dict[str, Any] | None:
         """For the bundle: what was taken over, naming no place; None where nothing was."""
         kept = ("stage", "trained_on", "steps", "batch", "seed", "collapsed", "probe", "order_auroc")
         parts = {name: {k: part.about[k] for k in kept if k in part.about} for name, part in self._parts()}
         return parts or None
+
+    def require_unseen(self, test: Sequence[str], folder: Path) -> None:
+        """Refuses where a self-supervised run read patients who are set aside as test.
+
+        Args:
+            test: their ids.
+            folder: of the supervised run, which holds the split.
+        """
+        for _, part in self._parts():
+            seen = set(test) & (part.read or frozenset())
+            if seen:
+                message = (
+                    f"The run {part.folder} read {len(seen)} of the {len(test)} patients who are set aside as test. Run it again "
+                    f"with leave_out {folder / SPLITS_FILE}, or in another folder."
+                )
+                raise Refusal("test_was_read", message)
 
     def apply(self, network: HCCNet) -> list[Origin]:
         """Puts the weights into a network; every tensor of it is told of, in its order."""

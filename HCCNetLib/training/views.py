@@ -18,6 +18,7 @@ from torch import Tensor
 
 from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.preprocessing.augmentation import Turn, draw_turn
+from HCCNetLib.training.epochs import places_of_step
 from HCCNetLib.training.examples import Example
 from HCCNetLib.training.settings import BackboneConfig
 
@@ -81,14 +82,8 @@ class ViewPlan:
 
     def batch(self, step: int) -> list[ExamViews]:
         """The exams of a step with their views."""
-        exams, first = self.exams, step * self.config.batch
-        places = [divmod(first + i, len(exams)) for i in range(self.config.batch)]
-        orders = {epoch: self._order(epoch) for epoch, _ in places}
-        chosen = [(exams[orders[epoch][place]], epoch) for epoch, place in places]
-        return [self.draw(example, exam, epoch) for (example, exam), epoch in chosen]
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self.config.seed, _ORDER, epoch]).permutation(len(self.exams))
+        places = places_of_step(step, self.config.batch, len(self.exams), (self.config.seed, _ORDER))
+        return [self.draw(*self.exams[index], epoch=epoch) for index, epoch in places]
 
     def draw(self, example: Example, exam: int, epoch: int) -> ExamViews:
         """The views of an exam in an epoch."""

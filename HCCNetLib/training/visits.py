@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HCCNetLib.preprocessing.augmentation import ExamChange, Turn, draw_change, draw_turn, unchanged
+from HCCNetLib.training.epochs import places_of_step
 from HCCNetLib.training.examples import Example
 from HCCNetLib.training.settings import FinetuneConfig
 
@@ -60,14 +61,9 @@ class VisitPlan:
 
     def batch(self, step: int) -> list[Visit]:
         """The visits of a step: patients in an order drawn per epoch; a batch may reach into the next epoch."""
-        first = step * self.config.batch
-        places = [divmod(first + i, len(self.examples)) for i in range(self.config.batch)]
-        orders = {epoch: self._order(epoch) for epoch, _ in places}
-        return [self.draw(self.examples[orders[epoch][place]], epoch) for epoch, place in places]
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        rng = np.random.default_rng([self.config.seed, self.member, _ORDER, epoch])
-        return rng.permutation(len(self.examples))
+        key = (self.config.seed, self.member, _ORDER)
+        places = places_of_step(step, self.config.batch, len(self.examples), key)
+        return [self.draw(self.examples[index], epoch) for index, epoch in places]
 
     def draw(self, example: Example, epoch: int) -> Visit:
         """One visit of a patient in an epoch."""

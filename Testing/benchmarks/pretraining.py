@@ -222,7 +222,12 @@ class PlainDino:
         records = [{f"view{i}": image for i in range(4)} for image in images]
         data = CacheDataset(records, plain_transforms(config), progress=False, num_workers=0)
         self.loader = DataLoader(
-            data, batch_size=config.batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+            data,
+            batch_size=config.batch,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
         )
         self.batches = self.endless()
         backbone = HCCNet(single_channel(config.model)).backbone

@@ -75,9 +75,13 @@ STAGES = {
             "dropout": 0.2,
             "exam_dropout": 0.2,
             "average": 0.9,
-            "steps": 60,
+            "steps": 50,
             "folds": 2,
             "seeds": 1,
+            "exam_steps": 20,
+            "target_weight": 1.0,
+            "target_file": "truth/exams.csv",
+            "target_column": "lesion_log_ml",
         },
         ("--member", "0"),
         "members/00",
@@ -119,7 +123,8 @@ class Trial:
         life = sum(self.counts("undisturbed"))
         size = (self.place("undisturbed") / "checkpoint.safetensors").stat().st_size
         # In order, so that each strike finds the run at work; a moment later, so that it falls anywhere within a step.
-        moments = sorted(rng.randrange(life) for _ in range(points))
+        # Some come when all steps are done: what follows them can be struck too.
+        moments = sorted(min(rng.randrange(life + life // 10), life) for _ in range(points))
         hits = dict.fromkeys(KINDS, 0)
         for number, moment in enumerate(moments):
             kind, delay = KINDS[number % len(KINDS)], rng.uniform(0, 0.3)
@@ -133,7 +138,8 @@ class Trial:
             print(f"{self.name}: the run could not be continued: {self.errors.read_text()}")
             return False
         told = ", ".join(f"{count} {kind}" for kind, count in hits.items())
-        problem = self.difference()
+        missed = [kind for kind, count in hits.items() if count == 0 and points >= 2 * len(KINDS)]
+        problem = f"no strike hit: {', '.join(missed)}" if missed else self.difference()
         print(
             f"{self.name}: {sum(hits.values())} strikes hit ({told}): {problem or 'the same bit for bit'}", flush=True
         )
@@ -216,8 +222,8 @@ class Trial:
 
     def counts(self, name: str) -> tuple[int, int, int]:
         """Exams prepared, patients encoded, steps logged."""
-        out, log = self.folder / f"{self.name}-{name}", self.place(name) / "log.jsonl"
-        steps = log.read_text(errors="replace").count("\n") if log.is_file() else 0
+        out = self.folder / f"{self.name}-{name}"
+        steps = sum(log.read_text(errors="replace").count("\n") for log in self.place(name).rglob("log.jsonl"))
         return len(list(out.glob("prepared/*/*.safetensors"))), len(list(out.glob("embeddings/*/*.safetensors"))), steps
 
     def unfinished(self) -> set[str]:

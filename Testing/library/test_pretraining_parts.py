@@ -25,10 +25,13 @@ from HCCNetLib.preprocessing.augmentation import Turn
 from HCCNetLib.preprocessing.pipeline import normalise_channels
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Outcome, Refusal
+from HCCNetLib.synthetic.disease import DiseaseModel, draw_courses
+from HCCNetLib.synthetic.oracle import ask_about_order
 from HCCNetLib.training.configuration import build_config
+from HCCNetLib.training.digests import weights_digest
 from HCCNetLib.training.dino import DinoTask, Watch, dino_loss, first_model, single_channel, teacher_temperatures
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.embeddings import Embeddings, draw_reading, weights_digest
+from HCCNetLib.training.embeddings import Embeddings, draw_reading
 from HCCNetLib.training.examples import gather_exams
 from HCCNetLib.training.loop import Loop, LoopSettings, parameter_groups
 from HCCNetLib.training.order import (
@@ -60,7 +63,8 @@ SHARED: dict[str, Any] = {
 
 
 def backbone_config(**changes: Any) -> BackboneConfig:
-    tiny = {"jitter": 4, "local_voxels": 27, "outputs": 32, "batch": 4, "out": "run"}
+    tiny = {"jitter": 4, "local_voxels": 24, "outputs": 32, "batch": 4, "out": "run"}
+    tiny["preprocessing"] = {**PREPROCESSING, "crop_voxels": 27}
     return build_config(BackboneConfig, {**SHARED, **tiny, **changes})
 
 
@@ -122,7 +126,9 @@ def drawn(view: View) -> tuple[Any, ...]:
 def test_over_20_draws_no_two_views_of_an_exam_share_their_draws():
     """The published code draws once for both global views, which are then the same picture twice."""
     plan = plan_of(
-        backbone_config(channels=["DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800"], preprocessing={}, jitter=12)
+        backbone_config(
+            channels=["DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800"], preprocessing={}, jitter=12, local_voxels=48
+        )
     )
     draws = [plan.draw(plan.examples[0], 0, epoch).views for epoch in range(20)]
     for views in draws:
@@ -141,7 +147,9 @@ def test_over_20_draws_no_two_views_of_an_exam_share_their_draws():
 
 def test_the_draws_of_two_global_views_are_uncorrelated():
     plan = plan_of(
-        backbone_config(channels=["DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800"], preprocessing={}, jitter=12)
+        backbone_config(
+            channels=["DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800"], preprocessing={}, jitter=12, local_voxels=48
+        )
     )
     draws = [plan.draw(plan.examples[0], 0, epoch).views for epoch in range(600)]
 
@@ -179,7 +187,7 @@ def volume_cache(tmp_path_factory) -> tuple[PreparedCache, np.ndarray]:
     """A cache with one entry of which every voxel differs."""
     config = backbone_config().preparation
     cache = PreparedCache(tmp_path_factory.mktemp("views"), Preparation(CHANNELS, config, margin=4, half=True))
-    values = np.random.default_rng(0).permutation(2 * 32**3).reshape(2, 32, 32, 32)
+    values = np.random.default_rng(0).permutation(2 * 35**3).reshape(2, 35, 35, 35)
     data = (values / 40000).astype(np.float16)
     path = cache._path("entry")
     path.parent.mkdir()
@@ -210,10 +218,10 @@ def test_global_views_of_all_exams_come_first_then_local_ones(volume_cache):
     plan = ViewPlan(backbone_config(flip=0.0, rotate=0.0), [patient])
     exams = [plan.draw(patient, exam, 3) for exam in range(2)]
     batches = cut_views(cache, exams)
-    assert [tuple(b.crops.shape) for b in batches] == [(4, 24, 24, 24), (4, 27, 27, 27)]
+    assert [tuple(b.crops.shape) for b in batches] == [(4, 27, 27, 27), (4, 24, 24, 24)]
     for number, (view, exam) in enumerate(itertools.product(range(2), range(2))):
         chosen = exams[exam].views[view]
-        x, y, z = (slice(s, s + 24) for s in chosen.start)
+        x, y, z = (slice(s, s + 27) for s in chosen.start)
         np.testing.assert_array_equal(batches[0].crops[number].numpy(), data[chosen.channel, x, y, z])
 
 
@@ -265,8 +273,42 @@ def test_a_step_in_several_passes_has_the_gradient_centre_and_teacher_of_the_who
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-6)
     for task in (whole, parts):
+        torch.optim.SGD(task.model.student.parameters(), lr=1.0).step()
         task.after_update(3, ALONE)
     torch.testing.assert_close(parts.model.centre, whole.model.centre, rtol=1e-4, atol=1e-6)
+    assert whole.model.centre.abs().max() > 0
+    for one, other in zip(whole.model.teacher.parameters(), parts.model.teacher.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-6)
+
+
+def test_the_loss_is_not_rounded_to_half_precision_under_autocast():
+    student, teacher = torch.randn(4, 3, 64), torch.randn(2, 3, 64)
+    plain = dino_loss(student, teacher, torch.zeros(64), 0.1, 0.04)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = dino_loss(student, teacher, torch.zeros(64), 0.1, 0.04)
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded, plain)
+
+
+def test_a_step_in_bfloat16_has_nearly_the_gradient_of_single_precision():
+    task, half = dino_task(), dino_task()
+    one = gradient_of(task)
+    half.model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        (item,) = half.load(3, ALONE)
+        losses = half.losses(item, 3)
+    losses.total.backward()
+    name = "student.backbone.stages.3.blocks.0.fc1.weight"
+    other = dict(half.model.named_parameters())[name].grad
+    assert functional.cosine_similarity(one[name].flatten(), other.flatten(), dim=0) > 0.95
+
+
+def test_the_task_s_own_centre_follows_the_reference(golden):
+    task = dino_task(outputs=64, batch=3)
+    for number in range(3):
+        task._add_outputs(golden[f"teacher_{number}"].view(2, 3, 64))
+        task.after_update(0, ALONE)
+        torch.testing.assert_close(task.model.centre[None], golden[f"center_{number}"], rtol=0, atol=1e-6)
 
 
 def test_the_teacher_follows_the_student_by_its_momentum_and_the_centre_by_its_own():
@@ -420,6 +462,14 @@ def test_an_order_that_is_there_is_learned_and_one_that_is_not_is_not(tmp_path):
     assert found[False].low < 0.5 < found[False].high
 
 
+def test_the_oracle_tells_order_from_exact_sizes_and_less_from_inexact_ones():
+    courses = draw_courses(DiseaseModel(), 1, range(200))
+    exact, inexact = (ask_about_order(courses, error) for error in (0.0, 3.0))
+    assert exact.low > 0.9
+    assert 0.5 < inexact.value < exact.low
+    assert "at least 10 patients with two exams" in refusal(ask_about_order, courses[:5], 0.0).message
+
+
 # ---------------------------------------------------------------- kept embeddings
 
 
@@ -559,6 +609,7 @@ def test_a_probe_finds_what_is_in_the_embeddings_and_nothing_else():
     marked = np.hstack([embeddings, np.eye(60)[patients]])
     assert linear_probe(marked, own, patients).value < 0.1
     assert "at least 25 patients" in refusal(linear_probe, embeddings[:30], told[:30], patients[:30]).message
+    assert "the same target" in refusal(linear_probe, embeddings, np.ones(180), patients).message
 
 
 # ---------------------------------------------------------------- settings and recipes
@@ -568,7 +619,7 @@ def test_a_probe_finds_what_is_in_the_embeddings_and_nothing_else():
     ("changes", "sentence"),
     [
         ({"global_views": 1, "local_views": 0}, "one view alone"),
-        ({"local_voxels": 60}, "local_voxels must lie between 24"),
+        ({"local_voxels": 28}, "local_voxels must lie between 24 .* and 27, the edge of a global crop; it is 28"),
         ({"teacher_momentum": 1.0}, "teacher_momentum must be at least 0 and below 1"),
         ({"student_temperature": 0.0}, "student_temperature must be above 0"),
         ({"target_column": "lesion_log_ml"}, "go together"),
@@ -648,6 +699,34 @@ def test_a_recipe_runs_only_the_stages_that_are_used(tmp_path):
     assert recipe.stages == ()
 
 
+def test_empty_sections_are_sections_with_the_defaults(tmp_path):
+    file = tmp_path / "empty.yaml"
+    file.write_text("backbone:\nencoder:\nfinetune:\n")
+    recipe = read_recipe(file, {})
+    assert [type(stage) for stage in recipe.stages] == [BackboneConfig, EncoderConfig]
+    assert recipe.finetune.backbone_from == "runs/finetune-pretrained-backbone"
+
+
+def test_the_stages_have_data_and_network_of_the_supervised_one(tmp_path):
+    file = write_yaml(
+        tmp_path / "r.yaml",
+        {
+            "shared": {"cohort": "shared", "seed": 4},
+            "backbone": {},
+            "finetune": {
+                "cohort": "own",
+                "phantom_patients": 9,
+                "variant": "atto",
+                "channels": ["T2_short", "T2_long"],
+            },
+        },
+    )
+    (stage,) = read_recipe(file, {}).stages
+    assert (stage.cohort, stage.phantom_patients, stage.variant, stage.seed) == ("own", 9, "atto", 4)
+    assert stage.channels == ("T2_short", "T2_long")
+    assert stage.batch == BackboneConfig().batch
+
+
 def test_a_stage_s_command_takes_its_section_of_a_recipe(tmp_path):
     path = recipe_file(tmp_path)
     assert read_pretraining(BackboneConfig, path, {"steps": "9"}).steps == 9
@@ -666,9 +745,18 @@ def test_a_stage_s_command_takes_its_section_of_a_recipe(tmp_path):
         ({"encoder": None, "arms": {"a": {"pretraining": "both"}}}, "the section encoder is missing"),
         ({"shared": {"cohort": "c", "out": "runs/y"}}, "out can't be shared"),
         ({"shared": {"cohort": "c", "horizon_months": 3.0}}, "horizon_months can't be shared"),
-        ({"backbone": {"out": "runs/x"}}, "two stages or arms have one folder"),
+        ({"backbone": {"out": "runs/x", "local_voxels": 24}}, "two stages or arms have one folder"),
         ({"backbone": {"draws": 3}}, "unknown settings: draws"),
         ({"test": {"cohort": "c"}}, "the test cohort is the cohort that is trained on"),
+        ({"backbone": {"local_voxels": 24, "pooling": "attention"}}, "these settings differ: pooling"),
+        ({"backbone": {"preprocessing": {"crop_voxels": 48}}}, "these settings differ: spacing_mm"),
+        ({"encoder": {"channels": ["DWI_b0"], "preprocessing": {"crop_voxels": 24}}}, "spacing_mm"),
+        ({"encoder": {"time": "exams"}}, "these settings differ: time"),
+        ({"arms": {"a": {"variant": "atto"}}}, "these settings differ: depths, dims"),
+        ({"arms": {"a": {"test_fraction": 0.3}}}, "sets other patients aside"),
+        ({"arms": {"a": {"seed": 3}}}, "sets other patients aside"),
+        ({"finetune": {"backbone_from": "given"}}, "backbone_from is given beside a self-supervised stage"),
+        ({"arms": {"a": {"pretraining": "none", "encoder_from": "x"}}}, "encoder_from is given beside"),
     ],
 )
 def test_recipes_that_can_t_be_run_are_refused_before_anything_is(tmp_path, changes, sentence):

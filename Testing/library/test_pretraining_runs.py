@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import torch
 from random_bundle import write_random_bundle
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_pretraining_parts import SHARED
-from training_helpers import CHANNELS, SETTINGS, log_of, tiny_config, write_yaml
+from training_helpers import CHANNELS, SETTINGS, examples_of, log_of, tiny_config, write_yaml
 
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.commands.main import main
+from HCCNetLib.evaluation.intervals import Interval
 from HCCNetLib.models import HCCNet
-from HCCNetLib.training import loop
-from HCCNetLib.training.dino import first_model
+from HCCNetLib.training import loop, stages
+from HCCNetLib.training.dino import DinoTask, Watch, first_model
 from HCCNetLib.training.embeddings import Embeddings
 from HCCNetLib.training.pretraining import read_pretrained, repeat_stem
 from HCCNetLib.training.recipe import read_pretraining
@@ -149,7 +150,7 @@ def test_a_run_that_was_interrupted_and_goes_on_gives_the_same_weights(words, st
 
 
 def test_five_strikes_on_all_stages_leave_the_same_weights():
-    """Killed, terminated, interrupted and out of disk, five times each; a hundred: see the script."""
+    """Each stage is killed, has no room, is terminated, interrupted, killed again; a hundred of each: see the script."""
     done = subprocess.run(
         [sys.executable, str(FAULTS), "--points", "5", "--seed", "1"],
         capture_output=True,
@@ -164,11 +165,12 @@ def test_five_strikes_on_all_stages_leave_the_same_weights():
 
 @pytest.mark.parametrize("stage", OF_STAGE)
 def test_two_processes_do_the_work_of_one(words, stage, tmp_path):
-    """The centre is that of both; an odd batch gives them unequal shares."""
-    assert main(words(stage, "alone", batch=5)) == 0
+    """The centre is that of both; a batch of one leaves the second without an exam."""
+    batch = {"backbone": 1, "encoder": 5}[stage]
+    assert main(words(stage, "alone", batch=batch)) == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     launcher += ["--master-port", str(20000 + (os.getpid() + 7 * len(stage)) % 20000), "-m", "HCCNetLib"]
-    launcher += words(stage, "both", batch=5)
+    launcher += words(stage, "both", batch=batch)
     done = subprocess.run(launcher, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     one, two = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("alone", "both"))
@@ -200,17 +202,14 @@ def test_fine_tuning_takes_over_both_parts_and_tells_each_tensor_s_origin(
     assert "first weights: head: 2 tensor(s) drawn" in said
     told = json.loads((tmp_path / "run" / "members" / "00" / "start.json").read_text())
     weights = load_file(tmp_path / "run" / "members" / "00" / "weights.safetensors")
+    handed = read_pretrained(finished / "encoder").weights  # its backbone is the other run's with a repeated stem
     assert [row["tensor"] for row in told] == list(HCCNet(tiny_config().model).state_dict())
-    sources = {
-        "backbone": read_pretrained(finished / "encoder").weights,
-        "encoder": read_pretrained(finished / "encoder").weights,
-    }
     for row in told:
         name, part = row["tensor"], row["tensor"].split(".")[0]
         taken = part in ("backbone", "cls_token", "encoder", "pooler")
         assert (row["how"] != "drawn") == taken, name
         if taken:  # a step of a rate of nothing changes nothing
-            torch.testing.assert_close(weights[name], sources["backbone"][name], atol=1e-6, rtol=0)
+            torch.testing.assert_close(weights[name], handed[name], atol=1e-6, rtol=0)
             assert row["source"] == begun["backbone_from" if part == "backbone" else "encoder_from"]
     assert {row["how"] for row in told if row["tensor"].startswith("head")} == {"drawn"}
 
@@ -303,8 +302,6 @@ def test_a_cohort_without_two_exams_has_no_order(words, tiny_phantom, tmp_path, 
 
 
 def test_a_loss_that_is_not_a_number_names_the_exams(words, tmp_path, monkeypatch, capsys):
-    from HCCNetLib.training.dino import DinoTask
-
     losses = DinoTask.losses
 
     def broken(self, item, step):
@@ -318,28 +315,159 @@ def test_a_loss_that_is_not_a_number_names_the_exams(words, tmp_path, monkeypatc
     assert all(row["patient_id"].startswith("PH") for row in listed["exams"])
 
 
-def test_a_probe_stands_in_the_report_before_and_after(words, tiny_phantom, tmp_path, monkeypatch, capsys):
-    from HCCNetLib.evaluation.intervals import Interval
-    from HCCNetLib.training import stages
+TARGET = {"target_file": "truth/exams.csv", "target_column": "lesion_log_ml"}
 
-    seen = []
+
+@pytest.fixture
+def probed(monkeypatch) -> list[tuple[Any, ...]]:
+    """A probe that can be made with ten patients, and with what it was asked."""
+    seen: list[tuple[Any, ...]] = []
 
     def probe(embeddings, targets, patients):
         seen.append((embeddings, targets, patients))
         return Interval(0.25 * len(seen), 0.1, 0.9)
 
-    monkeypatch.setattr(stages, "linear_probe", probe)  # ten patients are too few for the real one
-    target = {"target_file": "truth/exams.csv", "target_column": "lesion_log_ml"}
-    command = words("backbone", **target)
+    monkeypatch.setattr(stages, "linear_probe", probe)
+    monkeypatch.setattr(stages, "require_targets", lambda *_: None)
+    return seen
+
+
+def test_a_probe_stands_in_the_report_before_and_after(words, probed, tmp_path, capsys):
+    command = words("backbone", **TARGET)
     assert main(command) == 0
     report = json.loads((tmp_path / "backbone" / "report.json").read_text())
     assert report["probe"]["before"]["r2"]["value"] == 0.25
     assert report["probe"]["after"]["r2"]["value"] == 0.5
-    assert report["probe"]["after"]["exams"] == len(seen[0][1]) == len(seen[0][2])
+    assert report["probe"]["after"]["exams"] == len(probed[0][1]) == len(probed[0][2]) == len(probed[0][0])
     assert "linear probe of lesion_log_ml after: R² 0.500" in capsys.readouterr().out
     # Before: the untrained backbone's; after: the teacher's, of the exam's two channels.
     config = read_pretraining(BackboneConfig, Path(command[2]), {})
     untrained = first_model(config).teacher.backbone.state_dict()
-    handed = read_pretrained(tmp_path / "backbone").backbone
-    assert any(not torch.equal(untrained[name], handed[name]) for name in handed)
-    assert not (seen[0][0] == seen[1][0]).all()
+    handed = read_pretrained(tmp_path / "backbone")
+    assert any(not torch.equal(untrained[name], value) for name, value in handed.backbone.items())
+    assert not (probed[0][0] == probed[1][0]).all()
+    assert handed.about == report
+
+
+def test_a_finished_run_is_probed_when_a_target_is_given_later_and_not_trained_again(
+    words, probed, tmp_path, monkeypatch
+):
+    assert main(words("backbone")) == 0
+    weights = read_pretrained(tmp_path / "backbone").weights
+    monkeypatch.setattr(loop.Loop, "_step", lambda *_: pytest.fail("it was trained again"))
+    for _ in range(2):
+        assert main(words("backbone", **TARGET)) == 0
+    assert len(probed) == 2  # before and after, once
+    handed = read_pretrained(tmp_path / "backbone")
+    assert all(torch.equal(handed.weights[name], value) for name, value in weights.items())
+    assert main(words("backbone")) == 0  # without it the run is the same
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("PH00001,{exam},\n", "at least 25 patients with a target; there are 0"),
+        ("PH00001,{exam},1.5\n", "at least 25 patients with a target; there are 1"),
+    ],
+)
+def test_what_can_t_be_probed_for_is_refused_before_training(words, tiny_phantom, tmp_path, capsys, rows, sentence):
+    exam = sorted((tiny_phantom / "PH00001").iterdir())[0].name
+    table = tmp_path / "target.csv"
+    table.write_text("patient_id,exam_id,value\n" + rows.format(exam=exam))
+    target = {"target_file": os.path.relpath(table, tiny_phantom), "target_column": "value"}
+    assert sentence in refused(words("backbone", **target), capsys)
+    assert not (tmp_path / "backbone" / "checkpoint.safetensors").exists()
+
+
+# ---------------------------------------------------------------- after the last step
+
+
+@pytest.mark.parametrize("stage", OF_STAGE)
+def test_a_run_stopped_after_its_last_step_hands_on_the_same(words, stage, tmp_path, monkeypatch):
+    assert main(words(stage, "undisturbed")) == 0
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "hand_on", stopped)
+    assert main(words(stage, "stopped")) == 130
+    assert not (tmp_path / "stopped" / "weights.safetensors").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(loop.Loop, "_step", lambda *_: pytest.fail("a step was done again"))
+    assert main(words(stage, "stopped")) == 0
+    assert_same_weights(tmp_path / "undisturbed", tmp_path / "stopped")
+    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("undisturbed", "stopped")]
+    assert reports[0] == reports[1]
+
+
+def test_a_collapse_is_still_told_after_a_stop_at_the_end(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Watch, "verdict", lambda self: "The training has collapsed: so it was planted.")
+    hand_on = stages.hand_on
+    monkeypatch.setattr(stages, "hand_on", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(words("backbone")) == 130
+    monkeypatch.setattr(stages, "hand_on", hand_on)
+    capsys.readouterr()
+    assert main(words("backbone")) == 0
+    assert capsys.readouterr().out.count("The training has collapsed: so it was planted.") == 1
+    assert "planted" in json.loads((tmp_path / "backbone" / "report.json").read_text())["collapsed"]
+
+
+# ---------------------------------------------------------------- patients set aside as test
+
+
+def test_patients_set_aside_are_not_read_and_a_backbone_that_read_them_is_refused(
+    words, tiny_phantom, tiny_cache, tmp_path, capsys
+):
+    assert main(words("backbone", "read all")) == 0
+    splits, examples = tmp_path / "run" / "splits.json", examples_of(tiny_phantom, tiny_cache, tiny_config())
+    names = sorted(
+        (e.patient_id for e in examples), key=lambda name: [e.label for e in examples if e.patient_id == name]
+    )
+    splits.parent.mkdir()
+    parts = {"test": names[:1], "fold 0": names[1::2], "fold 1": names[2::2]}
+    splits.write_text(json.dumps({"parts": parts}))
+    given = {"test_fraction": 0.1, "folds": 2, "backbone_from": str(tmp_path / "read all")}
+    said = refused(finetune_words(tmp_path, tiny_phantom, tiny_cache, **given), capsys)
+    assert "read 1 of the 1 patients who are set aside as test" in said
+    assert str(splits) in said
+    assert main(words("backbone", "without", leave_out=str(splits))) == 0
+    test = set(json.loads(splits.read_text())["parts"]["test"])
+    assert not test & set(json.loads((tmp_path / "without" / "read.json").read_text()))
+    assert f"{len(test)} patient(s), set aside as test" in capsys.readouterr().out
+    given["backbone_from"] = str(tmp_path / "without")
+    assert main(finetune_words(tmp_path, tiny_phantom, tiny_cache, **given)) == 0
+
+
+def test_a_split_that_is_missing_or_another_cohort_s_is_refused(words, tmp_path, capsys):
+    said = refused(words("backbone", leave_out=str(tmp_path / "splits.json")), capsys)
+    assert "does not exist" in said
+    assert "hccnet train does so first" in said
+    (tmp_path / "splits.json").write_text(json.dumps({"parts": {"fold 0": ["a"], "fold 1": ["b"], "test": ["c", "d"]}}))
+    said = refused(words("backbone", leave_out=str(tmp_path / "splits.json")), capsys)
+    assert "None of the 2 test patients" in said
+
+
+# ---------------------------------------------------------------- files in the way
+
+
+def test_a_file_where_the_run_s_folder_should_be_is_refused_in_words(words, tmp_path, capsys):
+    (tmp_path / "backbone").write_text("in the way")
+    assert "Nothing could be written into" in refused(words("backbone"), capsys)
+    assert (tmp_path / "backbone").read_text() == "in the way"
+
+
+def test_weights_that_are_not_numbers_are_refused_by_name(words, finished, tmp_path, capsys):
+    handed = read_pretrained(finished / "backbone")
+    folder = tmp_path / "nan"
+    folder.mkdir()
+    for name, spoiled in (
+        ("backbone.norm.weight", {**handed.weights, "backbone.norm.weight": torch.full((128,), torch.nan)}),
+        ("stem", {k: v for k, v in handed.weights.items() if "stages.0.downsample.0.weight" not in k}),
+    ):
+        save_file(dict(spoiled), folder / "weights.safetensors", {"about": json.dumps(handed.about)})
+        assert "lacks weights, or has some that are not a number" in refused(
+            words("encoder", backbone_from=str(folder)), capsys
+        ), name
+    about = {k: v for k, v in handed.about.items() if k != "model"}
+    save_file(dict(handed.weights), folder / "weights.safetensors", {"about": json.dumps(about)})
+    assert "no readable file of a self-supervised run" in refused(words("encoder", backbone_from=str(folder)), capsys)

@@ -556,13 +556,33 @@ def test_evaluation_from_prepared_exams_gives_what_it_gives_without(finished, ti
 def test_a_recipe_goes_from_phantom_to_judged_bundle(tmp_path, capsys):
     finetune = {**SETTINGS, **TARGET, "cohort": str(tmp_path / "train"), "out": str(tmp_path / "run"), "steps": 2}
     finetune |= {"phantom_patients": 10, "phantom_seed": 20, "phantom_spacing": 6.0, "demonstration": True}
-    recipe = {"finetune": finetune, "arms": {"latest": {"history": "latest"}}}
+    shared = {name: finetune.pop(name) for name in ("cohort", "phantom_patients", "phantom_seed", "phantom_spacing")}
+    shared |= {
+        name: finetune[name]
+        for name in ("channels", "preprocessing", "variant", "start", "jitter", "device", "threads")
+    }
+    few = {"steps": 2, "warmup": 1, "batch": 4, "processes": 1}
+    recipe = {
+        "shared": shared,
+        "backbone": {**few, "local_voxels": 24, "outputs": 16},
+        "encoder": {**few, "draws": 1},
+        "finetune": finetune,
+        "arms": {"latest": {"history": "latest", "pretraining": "none"}},
+    }
     recipe["test"] = {"cohort": str(tmp_path / "test"), "phantom_patients": 8, "phantom_seed": 5}
     words = ["train", "--config", str(write_yaml(tmp_path / "recipe.yaml", recipe))]
     said = refused([*words, "--set", "test.phantom_seed=20"], capsys)
     assert "they would be the same patients" in said
     assert not (tmp_path / "train").exists()  # refused before the work
     assert main(words) == 0
+    told = Bundle.open(tmp_path / "run" / "bundle").description.training_data["pretraining"]
+    assert {name: part["stage"] for name, part in told.items()} == {"backbone": "backbone", "encoder": "encoder"}
+    assert str(tmp_path) not in json.dumps(told)
+    card = (tmp_path / "run" / "bundle" / "MODEL_CARD.md").read_text()
+    assert "The networks began with weights of self-supervised runs: the backbone from 10 generated patients" in card
+    alone = Bundle.open(tmp_path / "run-latest" / "bundle")
+    assert alone.description.training_data["pretraining"] is None
+    assert "The networks began with random weights." in (alone.path / "MODEL_CARD.md").read_text()
     content = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
     (comparison,) = content["comparisons"]
     assert content["bundle"]["name"] == "tiny"
