@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 
 from HCCNetLib.inference import NOTICE
 from HCCNetLib.records import Refusal
@@ -45,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(argv)  # it imports torch: long enough to be interrupted
         return int(arguments.run(arguments))
     except Refusal as refusal:
-        return _refuse(refusal.message)
+        # A library that is interrupted may tell of an error of its own, and we of a file that is quite whole.
+        return _tell_stopped() if _stop.requested else _refuse(refusal.message)
     except KeyboardInterrupt:
-        print("hccnet: stopped; nothing half-written was left.", file=sys.stderr)
-        return INTERRUPTED
+        return _tell_stopped()
     except BrokenPipeError:
         # The reader of our output (head, less) went away; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,6 +62,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
+class _Stop:
+    """Whether somebody asked the command to end."""
+
+    requested = False
+
+    def request(self, number: int, frame: FrameType | None) -> None:
+        """A signal's handler."""
+        self.requested = True
+        raise KeyboardInterrupt
+
+
+_stop = _Stop()
+
+
+def _tell_stopped() -> int:
+    print("hccnet: stopped; nothing half-written was left.", file=sys.stderr)
+    return INTERRUPTED
+
+
 def _refuse(message: str) -> int:
     print(f"hccnet: {message}", file=sys.stderr)
     return REFUSED
@@ -71,7 +91,9 @@ def entry_point() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal or pipe that has no '×' or '→' is no reason to stop
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _stop.request)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody, a shell say, wants it ignored
+        signal.signal(signal.SIGINT, _stop.request)
     sys.exit(main())
 
 

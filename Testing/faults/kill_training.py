@@ -128,7 +128,7 @@ class Trial:
         hits = dict.fromkeys(KINDS, 0)
         for number, moment in enumerate(moments):
             kind, delay = KINDS[number % len(KINDS)], rng.uniform(0, 0.3)
-            budget = rng.randrange(3 * size) if kind == "disk" else None
+            budget = rng.randrange(size) if kind == "disk" else None  # no room for the next checkpoint
             problem, hit = self.strike(kind, moment, delay, budget)
             if problem:
                 print(f"{self.name}: strike {number + 1} ({kind}): {problem}")
@@ -202,6 +202,7 @@ class Trial:
             if budget is not None:
                 fill_disk_after(budget)
             sys.argv = ["hccnet", *words]
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
             entry_point()
         except SystemExit as end:
             status = int(end.code or 0)
