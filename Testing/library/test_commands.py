@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -24,11 +25,13 @@ import torch
 from helpers import DWI, body, centred_affine, positions, rotation, write_nifti, write_patient
 
 from HCCNetLib.bundles import Bundle, write_bundle
-from HCCNetLib.commands import outputs
+from HCCNetLib.commands import doctor, outputs
+from HCCNetLib.commands import main as commands_main
 from HCCNetLib.commands.doctor import find_notes, find_problems
 from HCCNetLib.commands.main import COMMANDS, main
 from HCCNetLib.commands.outputs import folder_name
 from HCCNetLib.inference import NOTICE, prediction_schema
+from HCCNetLib.records import Refusal
 
 # A folder that is written aside carries no patient's name, and none may be left.
 LEFT_ASIDE = re.compile(r"\.hccnet-|\.bundle-")
@@ -761,3 +764,18 @@ def test_channels_on_two_grids_are_predicted_when_asked(tmp_path: Path, capsys: 
     write_nifti(folder / LATE / "DWI_b800.nii.gz", body(positions(SHAPE, affine), 3), affine)
     assert run("predict", folder, "--out", tmp_path / "out", "--resample-channels") == 1
     assert re.search(r"Exam 2021-03-14: DWI_b800 covers only \d+% of the field", capsys.readouterr().err)
+
+
+def test_a_refusal_that_a_stop_surfaced_as_is_told_as_a_stop(monkeypatch, capsys):
+    """A library that is interrupted may raise an error of its own, after which a whole file seems damaged."""
+
+    def interrupted(*_):
+        with contextlib.suppress(KeyboardInterrupt):
+            commands_main._stop.request(15, None)
+        raise Refusal("bad_pretrained", "weights.safetensors is no readable file.")
+
+    monkeypatch.setattr(commands_main._stop, "requested", False)
+    monkeypatch.setattr(doctor, "run", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "hccnet: stopped; nothing half-written was left.\n"
+    monkeypatch.setattr(commands_main._stop, "requested", False)
