@@ -118,6 +118,12 @@ def describe_oracle(courses: Sequence[Course], horizon: float, seed: int, progre
         "interval": "95% bootstrap over patients, the cross-validated scores being fixed",
         "views": dict(VIEWS),
         "results": results,
+        "sequence_order": {
+            "note": "sizes shuffled or in order, dates in order: what the second self-supervised stage can reach",
+            "auroc": {
+                f"size error {error:g}": ask_about_order(courses, error, seed).to_dict() for error in SIZE_ERRORS
+            },
+        },
         "all_labelled_landmarks": {
             "note": "over these, as in training, the number of exams and their dates tell something: see the disease model",
             "size_error_doublings": SIZE_ERRORS[-1],

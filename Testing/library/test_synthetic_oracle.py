@@ -124,6 +124,9 @@ def test_the_card_gets_a_row_per_size_error(courses):
     assert 280 < table["patients"] <= 300
     # Disclosed: over all landmarks, as in training, dates and number of exams tell something.
     assert table["all_labelled_landmarks"]["auroc"]["dates"] > 0.55
+    order = table["sequence_order"]["auroc"]
+    assert order["size error 0"]["low"] > 0.97
+    assert 0.8 < order["size error 0.6"]["low"] < order["size error 0.6"]["high"] < order["size error 0"]["low"]
     assert told[-1] == ("asking the oracle", 2, 2)
 
 
