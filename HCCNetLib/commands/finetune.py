@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -75,9 +76,7 @@ def finetune(config: FinetuneConfig, member: int | None = None) -> Path | None:
     if member is not None and not 0 <= member < config.members:
         message = f"There is no member {member}: this ensemble's members are 0 to {config.members - 1}."
         raise Refusal("no_member", message)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    with workers(choose_device(config.device)) as crew:
+    with join_workers(config) as crew:
         stage = _open(config, crew)
         chosen = range(config.members) if member is None else (member,)
         for number in chosen:
@@ -96,6 +95,13 @@ def finetune(config: FinetuneConfig, member: int | None = None) -> Path | None:
             print(f"warning: the bundle is not calibrated. {told['calibration_problem']}")
         print(f"bundle: {bundle.path}, out-of-fold AUROC {told['out_of_fold_auroc']:.3f}\n{NOTICE}")
         return bundle.path
+
+
+def join_workers(config: StageConfig) -> AbstractContextManager[Workers]:
+    """This process among those of torchrun, on the device and with the threads that a stage asks for."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return workers(choose_device(config.device))
 
 
 def _open(config: FinetuneConfig, crew: Workers) -> Run:

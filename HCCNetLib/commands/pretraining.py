@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-import torch
-
-from HCCNetLib.commands.finetune import add_settings, given_settings, make_phantom
+from HCCNetLib.commands.finetune import add_settings, given_settings, join_workers, make_phantom
 from HCCNetLib.commands.progress import Progress
-from HCCNetLib.inference import NOTICE, choose_device
-from HCCNetLib.training.distributed import Workers, workers
+from HCCNetLib.inference import NOTICE
+from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.pretraining import LEFT_OUT_FILE, AnyConfig, Pretrained, PretrainRun
 from HCCNetLib.training.recipe import read_pretraining
 from HCCNetLib.training.settings import BackboneConfig, EncoderConfig, StageConfig
@@ -46,7 +43,7 @@ def pretrain_backbone(config: BackboneConfig) -> Pretrained:
         progress.close()
         print(f"backbone: {sentence}", flush=True)
 
-    with _crew(config) as crew:
+    with join_workers(config) as crew:
         run = _open(crew, config, lambda show: open_backbone(config, crew.device, show, crew.is_first))
         try:
             handed = train_backbone(run, crew, progress if crew.is_first else _silent, say)
@@ -60,7 +57,7 @@ def pretrain_backbone(config: BackboneConfig) -> Pretrained:
 def pretrain_encoder(config: EncoderConfig) -> Pretrained:
     """Stage 2, from its last checkpoint or from the start."""
     progress = Progress("encoder")
-    with _crew(config) as crew:
+    with join_workers(config) as crew:
         run = _open(crew, config, lambda show: open_encoder(config, crew.device, show, crew.is_first))
         try:
             handed = train_encoder(run, crew, progress if crew.is_first else _silent)
@@ -73,12 +70,6 @@ def pretrain_encoder(config: EncoderConfig) -> Pretrained:
 
 def _silent(stage: str, done: int, total: int) -> None:
     """Of several processes one shows progress."""
-
-
-def _crew(config: StageConfig) -> AbstractContextManager[Workers]:
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    return workers(choose_device(config.device))
 
 
 def _open(
@@ -107,13 +98,12 @@ def _tell_data(run: PretrainRun[AnyConfig]) -> None:
 
 def _tell_backbone(handed: Pretrained) -> None:
     about = handed.about
-    for when, probe in about.get("probe", {}).items():
-        if when != "target":
-            r2 = probe["r2"]
-            print(
-                f"linear probe of {about['probe']['target']} {when}: R² {r2['value']:.3f} ({r2['low']:.3f}–{r2['high']:.3f}), "
-                f"{probe['exams']} exams"
-            )
+    for when in ("before", "after") if "probe" in about else ():
+        probe, r2 = about["probe"], about["probe"][when]["r2"]
+        print(
+            f"linear probe of {probe['target']} {when}: R² {r2['value']:.3f} ({r2['low']:.3f}–{r2['high']:.3f}), "
+            f"{probe[when]['exams']} exams"
+        )
     if about["collapsed"]:
         print(f"warning: {about['collapsed']}")
     print(f"backbone: {handed.folder}, {about['steps']} steps\n{NOTICE}")

@@ -152,7 +152,7 @@ class DinoTask(Task[DinoModel]):
     ) -> None:
         super().__init__(model)
         self.config, self.plan, self.cache, self.say = config, plan, cache, say
-        self.verdict: str | None = None
+        self._has_collapsed = False
         self._temperatures = teacher_temperatures(config)
         self._momenta = cosine_schedule(config.teacher_momentum, 1.0, config.steps)
         self._frozen_steps = round(config.freeze_last * config.warmup)
@@ -221,24 +221,22 @@ class DinoTask(Task[DinoModel]):
         exams = self.plan.batch(step)
         return {"exams": [{"patient_id": e.example.patient_id, "exam": e.example.exam_ids[e.exam]} for e in exams]}
 
-    @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
         """Whether the teacher still tells some fixed exams apart, by its outputs and by its embeddings."""
+        watch = self.watch()
+        verdict = watch.verdict()
+        if (verdict is not None) != self._has_collapsed:
+            self.say(verdict or "The training no longer looks collapsed.")
+        self._has_collapsed = verdict is not None
+        return {"exams_told_apart": watch.information, "feature_sd": watch.spread}
+
+    @torch.no_grad()
+    def watch(self) -> Watch:
+        """A look at the teacher as it is now."""
         model, device = self.model, self.model.centre.device
         embeddings = torch.cat([model.teacher.backbone(image.to(device)) for image in self._watched()])
         logits = (model.teacher.head(embeddings) - model.centre) / self.config.teacher_temperature
-        watch = Watch.of(logits.softmax(dim=-1), embeddings)
-        verdict = watch.verdict()
-        if (verdict is None) != (self.verdict is None):
-            self.say(verdict or "The training no longer looks collapsed.")
-        self.verdict = verdict
-        return {"exams_told_apart": watch.information, "feature_sd": watch.spread}
-
-    def final_verdict(self) -> str | None:
-        """What is wrong with the teacher as it is now, in words; says nothing to anybody."""
-        self.say = _hush
-        self.validate()
-        return self.verdict
+        return Watch.of(logits.softmax(dim=-1), embeddings)
 
     def _watched(self) -> list[Tensor]:
         """Exams from all over the cohort, the middle crop, one channel: (1, 1, e, e, e) each.
@@ -303,10 +301,6 @@ class Watch:
 def _entropy(probabilities: Tensor) -> Tensor:
     """Over the last axis, nats."""
     return torch.special.entr(probabilities).sum(dim=-1)
-
-
-def _hush(sentence: str) -> None:
-    """Who asks for the verdict tells it."""
 
 
 def _view_keys(keys: Tensor, first: int, count: int) -> Tensor:

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
 from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.models.convnext3d import ConvNeXt3d
 from HCCNetLib.preprocessing.augmentation import ExamChange, Turn, draw_change, draw_turn, unchanged
-from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION, normalise_channels
+from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.checkpoint import write_whole
 from HCCNetLib.training.digests import weights_digest
 from HCCNetLib.training.examples import Example
+from HCCNetLib.training.images import read_images
 from HCCNetLib.training.settings import EncoderConfig
 
 _DRAW = 3
@@ -55,16 +55,6 @@ def draw_reading(example: Example, draw: int, config: EncoderConfig) -> Reading:
     turn = draw_turn(rng, config.flip, config.rotate)
     intensity = config.intensity_scale, config.intensity_shift
     return Reading(turn, tuple(draw_change(rng, channels, config.jitter, *intensity) for _ in range(count)))
-
-
-def read_images(example: Example, reading: Reading, cache: PreparedCache) -> list[NDArray[np.float32]]:
-    """The patient's exams (C, e, e, e) as the network gets them."""
-    config, images = cache.preparation.config, []
-    for key, change in zip(example.exams, reading.changes, strict=True):
-        crop = change.crop(cache.data(key), config.crop_voxels)
-        image = reading.turn.apply(change.recolour(normalise_channels(crop, config)))
-        images.append(np.ascontiguousarray(image))
-    return images
 
 
 class Embeddings:
@@ -129,7 +119,7 @@ class Embeddings:
     def _encode(self, example: Example) -> Tensor:
         device = next(self.backbone.parameters()).device
         readings = [draw_reading(example, draw, self.config) for draw in range(1 + self.config.draws)]
-        images = [image for reading in readings for image in read_images(example, reading, self.cache)]
+        images = [i for r in readings for i in read_images(self.cache, example.exams, r.turn, r.changes)]
         encoded = []
         for start in range(0, len(images), _PER_PASS):
             batch = torch.from_numpy(np.stack(images[start : start + _PER_PASS])).to(device)
@@ -139,8 +129,8 @@ class Embeddings:
 
 
 @torch.no_grad()
-def encode_plainly(backbone: ConvNeXt3d, example: Example, cache: PreparedCache, jitter: int) -> Tensor:
+def encode_plainly(backbone: ConvNeXt3d, example: Example, cache: PreparedCache) -> Tensor:
     """Embeddings (exams, D) of a patient's exams as prediction reads them, in single precision."""
-    whole = unchanged(len(cache.preparation.channels), jitter)
-    images = np.stack(read_images(example, Reading(Turn(), (whole,) * len(example.exams)), cache))
+    whole = unchanged(len(cache.preparation.channels), cache.preparation.margin)
+    images = np.stack(list(read_images(cache, example.exams, Turn(), (whole,) * len(example.exams))))
     return backbone.eval()(torch.from_numpy(images).to(next(backbone.parameters()).device)).float().cpu()

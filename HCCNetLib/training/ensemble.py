@@ -27,7 +27,7 @@ from HCCNetLib.evaluation.calibration import fit_recalibration, recalibrate
 from HCCNetLib.evaluation.discrimination import auroc
 from HCCNetLib.evaluation.thresholds import choose_thresholds
 from HCCNetLib.inference import choose_device, software_versions
-from HCCNetLib.inference.cache import Preparation, PreparedCache
+from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
@@ -35,9 +35,16 @@ from HCCNetLib.training.card import model_card
 from HCCNetLib.training.checkpoint import identity_of, write_json, write_whole
 from HCCNetLib.training.configuration import config_text, deciding
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.examples import Example, Examples, count_examples, gather_examples, read_targets
+from HCCNetLib.training.examples import (
+    Example,
+    Examples,
+    cohort_targets,
+    count_examples,
+    gather_examples,
+    training_cache,
+)
 from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
-from HCCNetLib.training.loop import CHECKPOINT_FILE, Loop, LoopSettings, parameter_groups, precision_of
+from HCCNetLib.training.loop import CHECKPOINT_FILE, Loop, LoopSettings, loop_settings, parameter_groups, precision_of
 from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.splits import Splits, find_splits
 from HCCNetLib.training.start import scale_weights, seeded
@@ -122,14 +129,8 @@ def read_data(config: FinetuneConfig, progress: Progress) -> Run:
     """
     folder = Path(config.out)
     cohort = read_input(Path(config.cohort))
-    targets = {}
-    if config.target_weight > 0:
-        root = Path(config.cohort)
-        root = root if root.is_dir() else root.parent
-        targets = read_targets(root / config.target_file, config.target_column)
-    cache = PreparedCache(
-        config.cache_folder, Preparation(config.channels, config.preparation, margin=config.jitter, half=True)
-    )
+    targets = cohort_targets(config) if config.target_weight > 0 else {}
+    cache = training_cache(config)
     examples = gather_examples(cohort, config, cache, targets, progress)
     _require_targets(config, examples)
     try:
@@ -263,20 +264,8 @@ def _groups(model: FinetuneModel, config: FinetuneConfig) -> list[dict[str, Any]
 
 
 def _settings(run: Run, member: int, steps: int, learning_rate: float) -> LoopSettings:
-    config = run.config
-    return LoopSettings(
-        folder=run.member_folder(member),
-        identity=_identity(run, member),
-        steps=steps,
-        learning_rate=(learning_rate * config.batch / 128, config.final_learning_rate),
-        weight_decay=(config.weight_decay, config.final_weight_decay),
-        warmup=config.warmup,
-        clip_norm=config.clip_norm,
-        average=config.average,
-        checkpoint_every=config.checkpoint_every,
-        validate_every=config.validate_every,
-        precision=config.precision,
-    )
+    config = replace(run.config, steps=steps, learning_rate=learning_rate)
+    return replace(loop_settings(config, run.member_folder(member), _identity(run, member)), average=config.average)
 
 
 def _identity(run: Run, member: int, first_phase: bool = False) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from HCCNetLib.evaluation.landmarks import find_landmarks
-from HCCNetLib.inference.cache import PreparedCache
+from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.readers.rows import read_rows
 from HCCNetLib.records import Cohort, Exam, Patient, Refusal, months_between
-from HCCNetLib.training.settings import FinetuneConfig, PretrainConfig, StageConfig
+from HCCNetLib.training.settings import BackboneConfig, FinetuneConfig, PretrainConfig, StageConfig
 
 Progress = Callable[[str, int, int], None]
 # A patient's number, the exams that are used, and their labels.
@@ -272,6 +272,18 @@ def _example(
         targets=tuple(targets.get((patient.patient_id, exam.exam_id)) for exam in patient.exams),
         exam_ids=tuple(exam.exam_id for exam in patient.exams),
     )
+
+
+def training_cache(config: StageConfig) -> PreparedCache:
+    """Where a stage keeps its prepared exams: with room for the crops that it draws, in half precision."""
+    preparation = Preparation(config.channels, config.preparation, margin=config.jitter, half=True)
+    return PreparedCache(config.cache_folder, preparation)
+
+
+def cohort_targets(config: FinetuneConfig | BackboneConfig) -> dict[tuple[str, str], float]:
+    """The exam-level target that a stage names, from a table in its cohort; see ``read_targets``."""
+    root = Path(config.cohort)
+    return read_targets((root if root.is_dir() else root.parent) / config.target_file, config.target_column)
 
 
 def read_targets(path: Path, column: str) -> dict[tuple[str, str], float]:

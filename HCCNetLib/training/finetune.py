@@ -18,9 +18,9 @@ from HCCNetLib.models import HCCNet, ModelConfig
 from HCCNetLib.models.convnext3d import STAGES
 from HCCNetLib.models.keyed import give_keys
 from HCCNetLib.models.pooling import GeneralisedMeanPooling
-from HCCNetLib.preprocessing.pipeline import normalise_channels
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import Example
+from HCCNetLib.training.images import read_images
 from HCCNetLib.training.loop import Losses, Task
 from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.start import store_channels_last
@@ -282,10 +282,8 @@ class FinetuneTask(Task[FinetuneModel]):
 
     def read(self, visit: Visit) -> Iterator[NDArray[np.float32]]:
         """The visit's exams (C, X, Y, Z) as the network gets them."""
-        preparation = self.cache.preparation.config
-        for index, change in zip(visit.exams, visit.changes, strict=True):
-            crop = change.crop(self.cache.data(visit.example.exams[index]), preparation.crop_voxels)
-            yield visit.turn.apply(change.recolour(normalise_channels(crop, preparation)))
+        keys = [visit.example.exams[index] for index in visit.exams]
+        return read_images(self.cache, keys, visit.turn, visit.changes)
 
     def _z_score(self, target: float | None) -> float:
         return (

@@ -23,6 +23,7 @@ from HCCNetLib.training.checkpoint import TrainingState, write_json
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.runlog import RunLog
 from HCCNetLib.training.schedules import cosine_schedule
+from HCCNetLib.training.settings import StageConfig
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 BAD_BATCH_FILE = "bad_batch.json"
@@ -111,6 +112,22 @@ class LoopSettings:
     checkpoint_every: int = 50
     validate_every: int = 100
     precision: str = "float32"
+
+
+def loop_settings(config: StageConfig, folder: Path, identity: str) -> LoopSettings:
+    """What a stage's settings say of the loop; the learning rate is scaled by batch / 128, as published."""
+    return LoopSettings(
+        folder=folder,
+        identity=identity,
+        steps=config.steps,
+        learning_rate=(config.learning_rate * config.batch / 128, config.final_learning_rate),
+        weight_decay=(config.weight_decay, config.final_weight_decay),
+        warmup=config.warmup,
+        clip_norm=config.clip_norm,
+        checkpoint_every=config.checkpoint_every,
+        validate_every=config.validate_every,
+        precision=config.precision,
+    )
 
 
 class Loop:

@@ -23,7 +23,7 @@ from torch import Tensor
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.bundles.bundle import DESCRIPTION_FILE
 from HCCNetLib.inference import software_versions
-from HCCNetLib.inference.cache import Preparation, PreparedCache
+from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.models import HCCNet, ModelConfig
 from HCCNetLib.models.convnext3d import ConvNeXt3d
 from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
@@ -32,8 +32,8 @@ from HCCNetLib.records import Cohort, Refusal
 from HCCNetLib.training.checkpoint import write_json, write_whole
 from HCCNetLib.training.configuration import config_text, deciding
 from HCCNetLib.training.digests import weights_digest
-from HCCNetLib.training.examples import Examples, gather_exams, read_targets
-from HCCNetLib.training.loop import LoopSettings, precision_of
+from HCCNetLib.training.examples import Examples, cohort_targets, gather_exams, training_cache
+from HCCNetLib.training.loop import precision_of
 from HCCNetLib.training.settings import BackboneConfig, EncoderConfig, PretrainConfig, StageConfig
 from HCCNetLib.training.splits import Splits
 from HCCNetLib.training.start import scale_weights, seeded
@@ -96,22 +96,6 @@ class PretrainRun(Generic[AnyConfig]):
             raise Refusal("other_run", message)
         return found
 
-    def loop_settings(self) -> LoopSettings:
-        """How its task is trained."""
-        config = self.config
-        return LoopSettings(
-            folder=self.folder,
-            identity=self.identity,
-            steps=config.steps,
-            learning_rate=(config.learning_rate * config.batch / 128, config.final_learning_rate),
-            weight_decay=(config.weight_decay, config.final_weight_decay),
-            warmup=config.warmup,
-            clip_norm=config.clip_norm,
-            checkpoint_every=config.checkpoint_every,
-            validate_every=config.validate_every,
-            precision=self.precision,
-        )
-
 
 def open_pretraining(
     config: AnyConfig, device: torch.device, progress: Progress, is_first: bool = True, of_backbone: str = ""
@@ -130,10 +114,8 @@ def open_pretraining(
     """
     cohort = read_input(Path(config.cohort))
     without = _set_aside(config, cohort)
-    cache = PreparedCache(
-        config.cache_folder, Preparation(config.channels, config.preparation, margin=config.jitter, half=True)
-    )
-    targets = _targets(config) if isinstance(config, BackboneConfig) and config.target_file else {}
+    cache = training_cache(config)
+    targets = cohort_targets(config) if isinstance(config, BackboneConfig) and config.target_file else {}
     examples = gather_exams(cohort, config, cache, targets, without, progress)
     names = [e.patient_id for e in examples.all]
     settings = [deciding(config), precision_of(config.precision, device), of_backbone, PIPELINE_VERSION]
@@ -166,11 +148,6 @@ def _set_aside(config: PretrainConfig, cohort: Cohort) -> tuple[str, ...]:
         message = f"None of the {len(test)} test patients of {path} is in this cohort: it is another cohort's split."
         raise Refusal("other_split", f"{message} Name the right one, or leave leave_out empty.")
     return test
-
-
-def _targets(config: BackboneConfig) -> dict[tuple[str, str], float]:
-    root = Path(config.cohort)
-    return read_targets((root if root.is_dir() else root.parent) / config.target_file, config.target_column)
 
 
 def seeded_network(config: StageConfig, model: ModelConfig, *key: int) -> HCCNet:

@@ -20,7 +20,7 @@ from HCCNetLib.training.dino import DinoTask, first_model
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.embeddings import Embeddings, encode_plainly
 from HCCNetLib.training.examples import Example
-from HCCNetLib.training.loop import Loop, parameter_groups
+from HCCNetLib.training.loop import Loop, loop_settings, parameter_groups
 from HCCNetLib.training.order import OrderModel, OrderTask, ShufflePlan, can_be_shuffled, hold_out
 from HCCNetLib.training.pretraining import (
     OF_BACKBONE,
@@ -75,12 +75,17 @@ def train_backbone(run: PretrainRun[BackboneConfig], workers: Workers, progress:
 def _train_backbone(run: PretrainRun[BackboneConfig], workers: Workers, progress: Progress, say: Say) -> None:
     config, model = run.config, first_model(run.config)
     task = DinoTask(config, ViewPlan(config, run.examples.all), run.cache, model, say)
-    loop = Loop(task, parameter_groups(_trained(model.student), lambda _: 1.0), run.loop_settings(), workers)
+    loop = Loop(
+        task,
+        parameter_groups(_trained(model.student), lambda _: 1.0),
+        loop_settings(config, run.folder, run.identity),
+        workers,
+    )
     weights = loop.run(progress)
     if workers.is_first:
         prefix = "teacher.backbone."
         backbone = {k.removeprefix("teacher."): v for k, v in weights.items() if k.startswith(prefix)}
-        hand_on(run, backbone, {"collapsed": task.final_verdict()})
+        hand_on(run, backbone, {"collapsed": task.watch().verdict()})
     workers.wait()
 
 
@@ -105,7 +110,7 @@ def _probe(run: PretrainRun[BackboneConfig], weights: Mapping[str, Tensor], prog
     rows = []
     for done, example in enumerate(examples):
         progress("probing", done, len(examples))
-        rows.append(encode_plainly(backbone, example, run.cache, run.config.jitter))
+        rows.append(encode_plainly(backbone, example, run.cache))
     known = np.array([t is not None for e in examples for t in e.targets])
     r2 = linear_probe(torch.cat(rows).double().numpy()[known], targets, patients)
     return {"r2": r2.to_dict(), "exams": len(targets), "patients": len(examples)}
@@ -163,7 +168,9 @@ def _train_encoder(run: PretrainRun[EncoderConfig], workers: Workers, progress: 
     embeddings = _encode(run, backbone, workers, progress)
     model = OrderModel(seeded_network(config, config.model, _ENCODER))
     task = OrderTask(config, ShufflePlan(config, training), held_out, embeddings, model)
-    loop = Loop(task, parameter_groups(_trained(model), lambda _: 1.0), run.loop_settings(), workers)
+    loop = Loop(
+        task, parameter_groups(_trained(model), lambda _: 1.0), loop_settings(config, run.folder, run.identity), workers
+    )
     weights = loop.run(progress)
     if workers.is_first:
         model.load_state_dict(weights)

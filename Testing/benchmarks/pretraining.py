@@ -40,8 +40,9 @@ from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
 from HCCNetLib.synthetic.phantom import PhantomModel
 from HCCNetLib.training.dino import DinoTask, dino_loss, first_model, single_channel
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.embeddings import Embeddings, Reading, read_images
+from HCCNetLib.training.embeddings import Embeddings
 from HCCNetLib.training.examples import Example, gather_exams
+from HCCNetLib.training.images import read_images
 from HCCNetLib.training.loop import Loop, LoopSettings, Task, parameter_groups
 from HCCNetLib.training.order import OrderModel, OrderTask, Shuffle, ShufflePlan, can_be_shuffled
 from HCCNetLib.training.settings import BackboneConfig, EncoderConfig
@@ -171,7 +172,7 @@ class Reencoding:
     def images(self, sequence: Shuffle) -> np.ndarray:
         config, count = self.config, len(sequence.example.exams)
         changes = tuple(draw_change(self.rng, len(config.channels), config.jitter, 0.1, 0.1) for _ in range(count))
-        return np.stack(read_images(sequence.example, Reading(draw_turn(self.rng, 0.5, 0.5), changes), self.cache))
+        return np.stack(list(read_images(self.cache, sequence.example.exams, draw_turn(self.rng, 0.5, 0.5), changes)))
 
 
 # ---------------------------------------------------------------- DINO
