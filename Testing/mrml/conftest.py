@@ -1,0 +1,37 @@
+"""Fixtures of the tests on real MRML: a scene as a running Slicer has it, without the application (package slicer-core)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import slicer
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "HCCNet"
+
+# As Slicer does for a module loaded from a source tree; the library beside it is the module's own business.
+sys.path.insert(0, str(MODULE))
+
+
+@pytest.fixture
+def scene() -> Iterator[slicer.vtkMRMLScene]:
+    """An empty scene with the node classes of the module's logics and the default colours; ``slicer.mrmlScene`` during the test."""
+    scene = slicer.vtkMRMLScene()
+    application = slicer.vtkSlicerApplicationLogic()
+    application.SetMRMLScene(scene)
+    colors = slicer.vtkSlicerColorLogic()
+    colors.SetMRMLApplicationLogic(application)
+    logics = [colors, slicer.vtkSlicerVolumesLogic(), slicer.vtkSlicerSegmentationsModuleLogic()]
+    logics += [slicer.vtkSlicerMarkupsLogic(), slicer.vtkSlicerTablesLogic(), slicer.vtkSlicerPlotsLogic()]
+    for logic in logics:
+        logic.SetMRMLScene(scene)
+    slicer.mrmlScene = scene
+    yield scene
+    scene.Clear(True)
+    for logic in reversed(logics):
+        logic.SetMRMLScene(None)
+    application.SetMRMLScene(None)
+    slicer.mrmlScene = None
