@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import nibabel as nib
-
 from HCCNetLib.readers.channels import (
     CHANNELS,
     assign_channels,
@@ -74,7 +72,7 @@ def assemble_exam(
     options = options or ReadingOptions()
     where = f"exam {exam_id}"
     try:
-        problems = _look_at_date(date)
+        problems = look_at_date(date)
         masks, boxes = ([f for f in files if f.name == name] for name in (LIVER_MASK, LIVER_BOX))
         for twice in (masks, boxes):
             if len(twice) > 1:
@@ -109,7 +107,8 @@ def in_exam(refusal: Refusal, exam_id: str) -> Refusal:
     return Refusal(refusal.code, message, exam_id)
 
 
-def _look_at_date(date: datetime.date) -> list[Problem]:
+def look_at_date(date: datetime.date) -> list[Problem]:
+    """What is odd about an exam's date; raises Refusal where it can't be one."""
     if not FIRST_YEAR <= date.year <= LAST_YEAR:
         raise Refusal("implausible_date", f"{date.isoformat()} can't be the date of an exam. Correct it.")
     tomorrow = datetime.date.today() + datetime.timedelta(days=1)
@@ -334,4 +333,6 @@ def describe_grid(grid: Grid) -> str:
 
 def orientation_letters(grid: Grid) -> str:
     """The patient direction towards which each voxel axis runs, e.g. ``LPS``."""
-    return "".join(str(code) for code in nib.aff2axcodes(grid.affine))
+    from nibabel.orientations import aff2axcodes  # here, as in nifti.py: the rules above need no nibabel
+
+    return "".join(str(code) for code in aff2axcodes(grid.affine))

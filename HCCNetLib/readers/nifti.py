@@ -1,4 +1,7 @@
-"""NIfTI images through nibabel: header checks first, voxels when they are asked for."""
+"""NIfTI images through nibabel: header checks first, voxels when they are asked for.
+
+nibabel is imported with the first image: the Slicer module follows the same rules of assignment without it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from HCCNetLib.records import PHANTOM_MARK, Affine, Box, Grid, Problem, Refusal
@@ -29,7 +29,12 @@ LARGEST_VALUE = 1e9  # beyond any scanner's; squared it would overflow
 LARGEST_DISAGREEMENT_MM = 1.0  # between the header's two orientations, at the image's corners
 
 
-_DAMAGED = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError, MemoryError)
+def _signs_of_damage() -> tuple[type[Exception], ...]:
+    """What nibabel and those below it raise when they read a damaged file."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    return ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError, MemoryError
 
 
 def image_stem(path: Path) -> str | None:
@@ -80,6 +85,8 @@ class NiftiImage:
 
     def header_problems(self) -> list[Problem]:
         """What is odd in the header and yet usable; raises Refusal where it is not."""
+        from nibabel.spatialimages import HeaderDataError
+
         grid = self.grid
         header = open_nifti(self.path, self.shown).header
         if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
@@ -120,7 +127,7 @@ class NiftiImage:
             image = _open_checked(self.path)
             proxy = image.dataobj if self.volume is None else image.dataobj[..., self.volume]
             data = np.asarray(proxy, dtype=np.float32).reshape(grid.shape)
-        except _DAMAGED as error:
+        except _signs_of_damage() as error:
             message = f"{self.source} is damaged or incomplete: its voxels can't be read. Export it again."
             raise Refusal("unreadable_file", message) from error
         _refuse_unusable_voxels(data, self.source)
@@ -129,6 +136,8 @@ class NiftiImage:
 
 def _open_checked(path: Path) -> Any:
     """Opens an image for its voxels; of a gzip file the checksum is compared, which reading the voxels alone skips."""
+    import nibabel as nib
+
     image: Any = nib.load(path)
     if path.suffix.lower() != ".gz":
         return image
@@ -141,6 +150,8 @@ def open_nifti(path: Path, shown: str) -> Any:
     Raises:
         Refusal: not there, no permission, empty, not NIfTI.
     """
+    import nibabel as nib
+
     try:
         with path.open("rb"):  # nibabel does not tell a missing permission from a damaged file
             pass
@@ -149,7 +160,7 @@ def open_nifti(path: Path, shown: str) -> Any:
         raise Refusal("missing_file", f"{shown} does not exist. Check the name and the folder.") from error
     except PermissionError as error:
         raise Refusal("no_permission", f"{shown} can't be opened: no permission to read it.") from error
-    except _DAMAGED as error:
+    except _signs_of_damage() as error:
         message = f"{shown} is not a readable NIfTI file: damaged, incomplete, or of another format. Export it again."
         raise Refusal("unreadable_file", message) from error
     if not isinstance(image, nib.Nifti1Pair):

@@ -1,0 +1,113 @@
+"""DICOM series get the channel that they surely are, and none where a description may mean two things."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, channels_of_series, name_of_series
+
+
+@pytest.mark.parametrize(
+    ("description", "name"),
+    [
+        ("ep2d_diff_b400_tra", "DWI_b400"),
+        ("DWI b=800", "DWI_b800"),
+        ("b0", "DWI_b0"),
+        ("T1 VIBE art", "T1_arterial"),
+        ("WATER: LAVA-Flex portal", "T1_venous"),
+        ("eTHRIVE equilibrium", "T1_delayed"),
+        ("Ax LAVA pre", "T1_native"),
+        ("t1_vibe_dixon_in", "T1_in"),
+        ("dual echo out of phase", "T1_out"),
+        ("t2_haste_long", "T2_long"),
+        ("AX T2 SSFSE short TE", "T2_short"),
+        ("T1W_OOP", "T1W_OOP"),
+    ],
+)
+def test_a_description_that_says_one_thing_is_understood(description: str, name: str) -> None:
+    named = name_of_series(SeriesFacts("7: series", description))
+    assert named is not None
+    assert named[0] == name
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "ep2d_diff_b50_400_800_TRACEW",  # several b-values
+        "diff b 0 b 400",
+        "ADC (10^-6 mm2/s) b800",  # derived
+        "DWI b800 MIP",
+        "T1 late arterial",  # two phases
+        "t1_fl2d_opp_in",  # both echoes
+        "T1 in arterial in",
+        "T1 VIBE 20min",  # hepatobiliary: no channel
+        "t1 breath in hold",
+        "T2 arterial",
+        "localizer",
+        "",
+    ],
+)
+def test_a_description_that_may_mean_several_things_is_not_guessed_at(description: str) -> None:
+    assert name_of_series(SeriesFacts("7: series", description)) is None
+
+
+def test_a_b_value_wins_over_the_description_but_not_over_what_is_derived() -> None:
+    assert name_of_series(SeriesFacts("5", "DWI", 400.0)) == ("DWI_b400", "b-value")
+    assert name_of_series(SeriesFacts("5", "DWI", 0.001)) == ("DWI_b0", "b-value")
+    assert name_of_series(SeriesFacts("6", "ADC map", 400.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("tag", "text", "value"),
+    [
+        ("0018,9087", "800", 800.0),
+        ("0019,100C", "150", 150.0),
+        ("2001,1003", "1500.0", 1500.0),
+        ("0065,1009", "400", 400.0),
+        ("0043,1039", "1000000800\\8\\0\\0", 800.0),
+        ("0043,1039", "50\\0", 50.0),
+        ("0019,100C", "b'8'", None),
+        ("0018,9087", "-1", None),
+    ],
+)
+def test_b_values_are_found_where_vendors_write_them(tag: str, text: str, value: float | None) -> None:
+    assert b_value_in_tags(lambda asked: text if asked == tag else "") == value
+
+
+def test_b_values_go_to_channels_one_to_one_by_the_rules_for_files() -> None:
+    series = {
+        name: SeriesFacts(name, "dwi", value) for name, value in {"a": 0.0, "b": 50.0, "c": 420.0, "d": 790.0}.items()
+    }
+    found = channels_of_series(series, "exam X")
+    assert {channel: key for channel, (key, _) in found.channels.items()} == {
+        "DWI_b0": "a",
+        "DWI_b400": "c",
+        "DWI_b800": "d",
+    }
+    assert [problem.code for problem in found.problems] == ["b_value_not_equal", "b_value_not_equal"]
+
+
+def test_a_b_value_that_is_there_twice_gives_its_channel_to_nobody() -> None:
+    series = {
+        "a": SeriesFacts("a", "dwi", 800.0),
+        "b": SeriesFacts("b", "dwi", 800.0),
+        "c": SeriesFacts("c", "dwi", 830.0),
+    }
+    found = channels_of_series(series, "exam X")
+    assert found.channels == {}
+    assert [problem.message for problem in found.problems] == [
+        "exam X: “dwi” and “dwi” may each be DWI_b800; none was taken. Choose the right one."
+    ]
+
+
+def test_the_rules_of_assignment_need_neither_torch_nor_nibabel() -> None:
+    """The Slicer module follows them before anything is installed."""
+    code = (
+        "import HCCNetLib.readers.exams, HCCNetLib.readers.series, sys; "
+        "print([m for m in ('torch', 'scipy', 'nibabel', 'safetensors') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
