@@ -1,0 +1,1 @@
+"""What the HCCNet module does below its window: exams, worker, results, dependencies."""
