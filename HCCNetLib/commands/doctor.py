@@ -7,12 +7,12 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from HCCNetLib.compatibility import find_torch_problem, installed_version, version_numbers
 from HCCNetLib.version import __version__
 
 HELP = "show versions, devices and memory, and combinations known to be bad"
@@ -44,14 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def installed_version(name: str) -> str | None:
-    """A package's version, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def find_problems(version_of: Callable[[str], str | None], works: Callable[[], bool]) -> list[str]:
     """Combinations with which prediction does not work, in words.
 
@@ -59,22 +51,16 @@ def find_problems(version_of: Callable[[str], str | None], works: Callable[[], b
         version_of: package → version or None.
         works: whether torch and numpy can exchange arrays.
     """
-    problems = []
-    torch_version, numpy_version = _numbers(version_of("torch")), _numbers(version_of("numpy"))
-    if torch_version < (2, 3) and numpy_version >= (2, 0):
-        problems.append(
-            f"torch {version_of('torch')} was built for numpy 1 and can't exchange arrays with numpy "
-            f"{version_of('numpy')}. Update torch to 2.3 or newer; in Slicer leave numpy as it is."
-        )
-    elif not works():
-        problems.append("torch and numpy can't exchange arrays. Install torch again.")
-    return problems
+    problem = find_torch_problem(version_of("torch"), version_of("numpy"))
+    if problem is not None:
+        return [problem]
+    return [] if works() else ["torch and numpy can't exchange arrays. Install torch again."]
 
 
 def find_notes(version_of: Callable[[str], str | None]) -> list[str]:
     """What does not stop prediction but is good to know; ``version_of``: package → version or None."""
     notes = []
-    torch_version = _numbers(version_of("torch"))
+    torch_version = version_numbers(version_of("torch"))
     if version_of("monai") is not None and torch_version < (2, 4):
         notes.append(
             f"Current MONAI needs a newer torch than {version_of('torch')}. Prediction does not need MONAI; training does."
@@ -82,11 +68,6 @@ def find_notes(version_of: Callable[[str], str | None]) -> list[str]:
     if torch_version < (2, 6):
         notes.append("Below torch 2.6, `hccnet bundle convert` refuses .pth checkpoints; .safetensors are read.")
     return notes
-
-
-def _numbers(version: str | None) -> tuple[int, int]:
-    parts = (version or "0.0").split(".")
-    return int(parts[0]), int(parts[1])
 
 
 def torch_and_numpy_work() -> bool:

@@ -13,12 +13,34 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "HCCNetLib"
 
-# From the ground floor up. `version` is a constant that every room may read.
+# From the ground floor up. `version` and `compatibility` (of packages) import nothing: every room and Slicer may read them.
 ROOMS = (
-    *("version", "records", "readers", "preprocessing", "models", "bundles", "inference", "explanation"),
+    *(
+        "version",
+        "compatibility",
+        "records",
+        "readers",
+        "preprocessing",
+        "models",
+        "bundles",
+        "inference",
+        "explanation",
+    ),
     *("evaluation", "training", "synthetic", "reporting", "commands"),
 )
-PREDICTION_PATH = ("version", "records", "readers", "preprocessing", "models", "bundles", "inference", "explanation")
+PREDICTION_PATH = (
+    *(
+        "version",
+        "compatibility",
+        "records",
+        "readers",
+        "preprocessing",
+        "models",
+        "bundles",
+        "inference",
+        "explanation",
+    ),
+)
 PREDICTION_PACKAGES = {"torch", "numpy", "scipy", "nibabel", "safetensors", "pydicom"}
 SLICER_PACKAGES = {"slicer", "vtk", "qt", "ctk", "PySide6", "PyQt5", "vtkmodules"}
 
