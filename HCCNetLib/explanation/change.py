@@ -19,7 +19,7 @@ from HCCNetLib.models import HCCNet, stage_stride
 from HCCNetLib.preprocessing import PreparedExam, map_to_exam
 
 _STAGE = 1  # features after this stage, 1 to 4, are led from the previous exam's to the new one's
-_STEPS = 16
+_STEPS, _DOUBLINGS = 8, 3
 _BATCH = 8  # steps at once
 _FAINT = 0.005  # units of the logit per cell
 
@@ -46,7 +46,7 @@ class ChangeEvidence:
     features to the new one's (the first stage's, normalised as the second takes them). Exams are not registered to each
     other: a lesion that breathing shifts by a cell gives positive evidence where it is now and negative where it was.
 
-    Cost per pair of exams and member: 16 forward and backward passes through stages 2 to 4 for one exam, more where their
+    Cost per pair of exams and member: 8 forward and backward passes through stages 2 to 4 for one exam, more where their
     sum falls short.
     """
 
@@ -117,7 +117,7 @@ def _by_picture(model: HCCNet, sequence: EncodedSequence, new: int, difference: 
     features = model.backbone.enter_stage(_STAGE, sequence.stage_maps[_STAGE - 1])
     start, way = features[new - 1], features[new] - features[new - 1]
     gradients = partial(_gradients, model, sequence, new, start, way)
-    return integrate(gradients, way, difference, _STEPS, _BATCH).sum(dim=0)
+    return integrate(gradients, way, difference, _STEPS, _BATCH, _DOUBLINGS).sum(dim=0)
 
 
 def _gradients(

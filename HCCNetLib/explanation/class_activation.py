@@ -12,6 +12,7 @@ from HCCNetLib.models import STAGES, HCCNet, ModelConfig, stage_stride
 from HCCNetLib.models.convnext3d import Variant, stage_macs
 
 _STEPS = 8
+_AT_ONCE = 8  # exams that are passed on together: fewer leave a processor idle, more need memory and are no faster
 
 
 class ClassActivation:
@@ -54,7 +55,7 @@ class ClassActivation:
     def evidence(self, model: HCCNet, sequence: EncodedSequence) -> Tensor:
         """(S, 1, x, y, z), all exams at once."""
         entered, difference = features_of(model, sequence, self._stage)
-        gradient = logit_gradient(model, sequence, self._stage, entered)
+        gradient = logit_gradient(model, sequence, self._stage, entered[None])[0]
         return (difference * gradient).sum(dim=1, keepdim=True)
 
 
@@ -87,10 +88,12 @@ class IntegratedActivation:
         """(S, 1, x, y, z)."""
         entered, difference = features_of(model, sequence, 1)
 
-        def gradients(place: Tensor) -> Tensor:
-            return logit_gradient(model, sequence, 1, entered - (1 - place) * difference)[None]
+        def gradients(places: Tensor) -> Tensor:
+            features = entered - (1 - places[:, None, None, None, None, None]) * difference
+            return logit_gradient(model, sequence, 1, features)
 
-        evidence = difference * mean_gradient(gradients, difference, _STEPS, batch=1)
+        at_once = max(1, _AT_ONCE // len(entered))
+        evidence = difference * mean_gradient(gradients, difference, _STEPS, at_once)
         return evidence.sum(dim=1, keepdim=True)
 
 
@@ -109,13 +112,13 @@ def features_of(model: HCCNet, sequence: EncodedSequence, stage: int) -> tuple[T
 
 
 def logit_gradient(model: HCCNet, sequence: EncodedSequence, stage: int, features: Tensor) -> Tensor:
-    """∂logit/∂features, where ``features`` (S, C', x, y, z) of all exams stand for what a stage hands on."""
+    """∂logit/∂features, where ``features`` (B, S, C', x, y, z) of all exams stand for what a stage hands on."""
     backbone = model.backbone
     features = features.detach().requires_grad_(True)
     with torch.enable_grad():
-        last = features
+        last = features.flatten(0, 1)
         if stage < STAGES:
-            last = backbone.forward_stages(backbone.leave_stage(stage, features), start=stage + 1)
-        logit = sequence.reading.logit(model, backbone.pool(last)[None])
+            last = backbone.forward_stages(backbone.leave_stage(stage, last), start=stage + 1)
+        logit = sequence.reading.logit(model, backbone.pool(last).unflatten(0, features.shape[:2]))
         (gradient,) = torch.autograd.grad(logit.sum(), features)
     return gradient

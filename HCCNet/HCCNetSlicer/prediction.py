@@ -1,0 +1,173 @@
+"""From exams to a result in the scene: out to the worker, wait without blocking, back as nodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from HCCNetSlicer.exam_table import TableExam, write_exams
+from HCCNetSlicer.results import Result, ResultError, ShownExam, show_result, with_fingerprints
+from HCCNetSlicer.worker_client import Event, Failure, PredictRequest, WorkerClient, WorkerError
+from HCCNetSlicer.worker_client import Result as WorkerResult
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to predict.
+
+    Args:
+        bundle: the bundle's folder; None: the demonstration bundle.
+        explain: none, attention or saliency.
+        method: that makes the maps; None: the library's default.
+        device: auto, cpu or cuda.
+        one_space: the user says that channels on different grids share one patient space.
+    """
+
+    bundle: Path | None = None
+    explain: str = "saliency"
+    method: str | None = None
+    device: str = "auto"
+    one_space: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """As it is kept with a result."""
+        return {**self.__dict__, "bundle": str(self.bundle) if self.bundle else ""}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A prediction's good end: its result is in the scene."""
+
+    result: Result
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a prediction that is under way will need at its end."""
+
+    folder: Path
+    exams: Sequence[ShownExam]
+    settings: Settings
+
+
+class Predictions:
+    """Predicts one patient after the other.
+
+    Args:
+        scene: that holds the exams and takes the results.
+        client: of the worker.
+    """
+
+    def __init__(self, scene: Any, client: WorkerClient) -> None:
+        self.scene = scene
+        self.client = client
+        self._run: _Run | None = None
+        # A result must not come into a scene that its exams have left.
+        self._tag = scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.cancel())
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a prediction is under way."""
+        return self._run is not None
+
+    def begin(self, exams: Sequence[TableExam], settings: Settings) -> None:
+        """Sends exams, as they lie in the scene now, to the worker; what becomes of them comes by ``poll``.
+
+        Raises:
+            Refusal: a liver can't be used.
+            WorkerError: no folder can be made or written.
+            ValueError: another prediction is under way.
+        """
+        if self._run is not None:
+            raise ValueError("a prediction is under way")
+        folder = self.client.new_folder()
+        try:
+            shown = [with_fingerprints(ShownExam(exam.exam_id, exam.date, exam.volumes)) for exam in exams]
+            table = write_exams(exams, folder)
+        except OSError as error:
+            self.client.release(folder)
+            reason = error.strerror or type(error).__name__
+            message = f"The exams can't be handed to the worker: {reason}. Check the free space for temporary files."
+            raise WorkerError("cannot_write", message) from error
+        except BaseException:
+            self.client.release(folder)
+            raise
+        self._run = _Run(folder, shown, settings)
+        self.client.predict(
+            PredictRequest(
+                table=table,
+                out=folder / "result",
+                bundle=settings.bundle,
+                explain=settings.explain,
+                method=settings.method,
+                device=settings.device,
+                resample_channels=settings.one_space,
+            )
+        )
+
+    def poll(self) -> list[Event | Shown]:
+        """What has happened since the last time; a result is brought into the scene here. Never waits."""
+        events: list[Event | Shown] = []
+        for event in self.client.poll():
+            if isinstance(event, WorkerResult):
+                events.append(self._show(event))
+            else:
+                events.append(event)
+                if isinstance(event, Failure) and event.of_request:
+                    self._run = None
+        return events
+
+    def wait(self, on_event: Callable[[Event | Shown], None] | None = None) -> Result:
+        """Waits for the prediction, while Slicer's window stays alive; Ctrl-C cancels.
+
+        Raises:
+            WorkerError: it failed.
+            ValueError: none is under way, or it was cancelled meanwhile.
+        """
+        try:
+            while self._run is not None:
+                for event in self.poll():
+                    if on_event is not None:
+                        on_event(event)
+                    if isinstance(event, Shown):
+                        return event.result
+                    if isinstance(event, Failure) and event.of_request:
+                        raise event.error
+                _let_slicer_work()
+        finally:
+            self.cancel()
+        raise ValueError("no prediction is under way")
+
+    def cancel(self) -> None:
+        """Ends a prediction that is under way; an earlier result stays."""
+        self._run = None
+        self.client.cancel()
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._run = None
+        self.scene.RemoveObserver(self._tag)
+        self.client.close()
+
+    def _show(self, event: WorkerResult) -> Event | Shown:
+        run, self._run = self._run, None
+        if run is None:
+            raise RuntimeError("a result came that nobody waits for")
+        try:
+            return Shown(show_result(self.scene, event.path.parent, run.exams, run.settings.plain(), event.notices))
+        except ResultError as error:
+            return Failure(WorkerError("bad_result", str(error)))
+        finally:
+            self.client.release(run.folder)
+
+
+def _let_slicer_work() -> None:
+    application = getattr(slicer, "app", None)  # there is none where the scene is used without Slicer
+    if application is not None:
+        application.processEvents()
+    time.sleep(0.02)

@@ -1,0 +1,335 @@
+"""From exams in a real scene through a real worker with the demonstration bundle into nodes."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import importlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import slicer
+from HCCNetSlicer.exam_table import ExamTable
+from HCCNetSlicer.folders import load_folder
+from HCCNetSlicer.prediction import Predictions, Settings, Shown
+from HCCNetSlicer.results import Result
+from HCCNetSlicer.worker_client import Failure, Progress, WorkerClient, WorkerError, default_command
+from mrml_helpers import add_file, matrix
+from slicer_fakes import modules
+
+from HCCNetLib.bundles import DEMONSTRATION_BUNDLE
+from HCCNetLib.inference import Predictor
+from HCCNetLib.readers import read_input
+from HCCNetLib.records import Refusal
+
+ROOT = Path(__file__).resolve().parents[2]
+RA01 = ROOT / "HCCNetLib" / "samples" / "RA01"
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerClient]:
+    """One worker for all tests of this file, as a radiologist's day has."""
+    command, environment = default_command(ROOT)
+    client = WorkerClient(command, environment, scratch_root=tmp_path_factory.mktemp("scratch"))
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def predictions(scene: Any, client: WorkerClient) -> Iterator[Predictions]:
+    predictions = Predictions(scene, client)
+    yield predictions
+    predictions.cancel()
+
+
+@pytest.fixture
+def table(scene: Any) -> ExamTable:
+    """RA01 in the scene."""
+    table = ExamTable(scene)
+    table.fill_from_patient(load_folder(scene, RA01).item)
+    return table
+
+
+def one_exam(scene: Any, date: str = "2023-01-11") -> ExamTable:
+    """A single exam of RA01, of volumes that belong to nobody."""
+    table = ExamTable(scene)
+    key = table.add_row(datetime.date.fromisoformat(date))
+    for channel in table.channels:
+        table.set_cell(key, channel, add_file(scene, RA01 / date / f"{channel}.nii.gz"))
+    return table
+
+
+def predict(predictions: Predictions, table: ExamTable, **settings: Any) -> Result:
+    predictions.begin(table.exams(), Settings(**settings))
+    return predictions.wait()
+
+
+def left_in_scratch(client: WorkerClient) -> list[Path]:
+    assert client._scratch_root is not None
+    return list(client._scratch_root.iterdir())
+
+
+def test_the_scene_s_exams_are_predicted_as_their_files_are(
+    scene: Any, predictions: Predictions, table: ExamTable, client: WorkerClient
+) -> None:
+    seen: list[Any] = []
+    predictions.begin(table.exams(), Settings())
+    result = predictions.wait(seen.append)
+    expected = Predictor(DEMONSTRATION_BUNDLE, "cpu").predict(read_input(RA01).patients[0])
+    assert result.prediction["risk"] == pytest.approx(expected.risk, abs=1e-6)
+    assert result.prediction["members"] == pytest.approx(expected.members, abs=1e-6)
+    assert [exam["date"] for exam in result.prediction["exams"]] == [
+        *("2021-03-04", "2021-09-07", "2022-04-20", "2023-01-11")
+    ]
+    assert result.prediction["patient_id"] == "patient"
+    assert "no meaning for this patient" in result.sentence()
+    assert result.stale_reasons() == []
+    assert isinstance(seen[-1], Shown)
+    fractions = [event.fraction for event in seen if isinstance(event, Progress)]
+    assert fractions == sorted(fractions)
+    assert max(event.member or 0 for event in seen if isinstance(event, Progress)) == 10
+    assert left_in_scratch(client) == []
+    for index, row in enumerate(table.rows):
+        shown = result.map_node(index)
+        peak = result.prediction["exams"][index]["peak"]
+        inside = [0.0] * 6
+        row.cells["DWI_b0"].node.GetRASBounds(inside)
+        assert shown is not None
+        assert all(inside[2 * n] <= peak["mm"][n] <= inside[2 * n + 1] for n in range(3))
+
+
+def test_a_moved_patient_is_predicted_alike_and_read_where_he_lies_now(scene: Any, predictions: Predictions) -> None:
+    table = one_exam(scene)
+    still = predict(predictions, table).prediction
+    shift = np.eye(4)
+    shift[:3, 3] = (30.0, -20.0, 10.0)
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    transform.SetMatrixTransformToParent(matrix(shift))
+    for cell in table.rows[0].cells.values():
+        cell.node.SetAndObserveTransformNodeID(transform.GetID())
+    moved = predict(predictions, table).prediction
+    assert moved["risk"] == pytest.approx(still["risk"], abs=1e-5)
+    for key, place in (("peak", "mm"), ("field", "box")):
+        before, after = still["exams"][0][key][place], moved["exams"][0][key][place]
+        before, after = (x["centre_mm"] if place == "box" else x for x in (before, after))
+        np.testing.assert_allclose(np.subtract(after, before), shift[:3, 3], atol=0.01)
+
+
+def test_a_liver_s_roi_centres_what_is_read(scene: Any, predictions: Predictions) -> None:
+    table = one_exam(scene)
+    elsewhere = predict(predictions, table, explain="none").prediction["exams"][0]["field"]["box"]["centre_mm"]
+    centre = np.add(elsewhere, (18.0, 9.0, -6.0))
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "liver")
+    roi.SetCenter(*centre)
+    roi.SetSize(60.0, 60.0, 30.0)
+    table.set_liver(table.rows[0].key, roi)
+    result = predict(predictions, table, explain="none")
+    box = result.prediction["exams"][0]["field"]["box"]
+    low, high = np.subtract(box["centre_mm"], 54), np.add(box["centre_mm"], 54)
+    assert (low < centre).all()
+    assert (centre < high).all()
+    assert np.linalg.norm(np.subtract(box["centre_mm"], elsewhere)) > 5
+
+
+def test_a_refusal_of_the_worker_is_told_in_its_words(
+    scene: Any, predictions: Predictions, client: WorkerClient
+) -> None:
+    table = one_exam(scene)
+    slicer.util.arrayFromVolume(table.rows[0].cells["DWI_b400"].node)[:] = 7
+    with pytest.raises(WorkerError) as failed:
+        predict(predictions, table)
+    assert failed.value.message == (
+        "Exam 2023-01-11: DWI_b400 of row 2 has the same value in every voxel: it holds no picture. Export it again."
+    )
+    assert Result.find(scene) is None
+    assert left_in_scratch(client) == []
+
+
+def test_a_worker_that_is_killed_in_mid_run_costs_one_prediction(
+    scene: Any, predictions: Predictions, client: WorkerClient
+) -> None:
+    table = one_exam(scene)
+    killed = []
+
+    def kill_at_first_member(event: Any) -> None:
+        if isinstance(event, Progress) and event.member and not killed:
+            killed.append(client.pid)
+            assert client.pid is not None
+            os.kill(client.pid, signal.SIGKILL)
+
+    predictions.begin(table.exams(), Settings())
+    with pytest.raises(WorkerError, match="The worker ended unexpectedly") as failed:
+        predictions.wait(kill_at_first_member)
+    assert failed.value.code == "crash"
+    assert left_in_scratch(client) == []
+    assert predict(predictions, table).prediction["landmark"] == "2023-01-11"
+    assert client.pid != killed[0]
+
+
+def test_cancel_ends_the_worker_and_keeps_the_earlier_result(
+    scene: Any, predictions: Predictions, client: WorkerClient
+) -> None:
+    table = one_exam(scene)
+    earlier = predict(predictions, table, explain="none").prediction
+    predictions.begin(table.exams(), Settings())
+    pid = client.pid
+    while not any(isinstance(event, Progress) and event.member for event in predictions.poll()):
+        time.sleep(0.01)
+    begun = time.monotonic()
+    predictions.cancel()
+    assert time.monotonic() - begun < 2
+    assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not predictions.is_running
+    assert left_in_scratch(client) == []
+    found = Result.find(scene)
+    assert found is not None
+    assert found.prediction == earlier
+
+
+def test_closing_the_scene_cancels(scene: Any, predictions: Predictions, client: WorkerClient) -> None:
+    predictions.begin(one_exam(scene).exams(), Settings())
+    scene.Clear(True)
+    assert not predictions.is_running
+    assert predictions.poll() == []
+    assert left_in_scratch(client) == []
+    assert Result.find(scene) is None
+
+
+def test_only_one_prediction_is_under_way(scene: Any, predictions: Predictions) -> None:
+    table = one_exam(scene)
+    predictions.begin(table.exams(), Settings(explain="none"))
+    with pytest.raises(ValueError, match="under way"):
+        predictions.begin(table.exams(), Settings())
+    assert predictions.wait().prediction["landmark"] == "2023-01-11"
+
+
+def test_two_patients_in_turn_leave_nothing_behind(scene: Any, predictions: Predictions) -> None:
+    first, second = one_exam(scene, "2021-03-04"), one_exam(scene, "2022-04-20")
+    before = {node.GetID() for node in scene.GetNodes()}
+    predict(predictions, first)
+    one = {node.GetClassName() for node in scene.GetNodes()}
+    result = predict(predictions, second)
+    assert result.prediction["landmark"] == "2022-04-20"
+    assert {node.GetClassName() for node in scene.GetNodes()} == one
+    for node in scene.GetNodes():
+        assert "2021-03-04" not in node.GetName()
+    result.remove()
+    assert {node.GetID() for node in scene.GetNodes()} == before
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell a process's memory")
+def test_ten_predictions_in_a_row_leave_nodes_and_memory_flat(
+    scene: Any, predictions: Predictions, client: WorkerClient
+) -> None:
+    table = one_exam(scene)
+    nodes, ours, theirs = [], [], []
+    for _ in range(10):
+        predict(predictions, table)
+        gc.collect()
+        assert client.pid is not None
+        nodes.append(scene.GetNumberOfNodes())
+        ours.append(resident(os.getpid()))
+        theirs.append(resident(client.pid))
+    assert len(set(nodes)) == 1
+    # After the first three everything has been allocated; a leaked exam of one prediction would be some megabytes.
+    assert ours[-1] - ours[2] < 8 * 2**20
+    assert theirs[-1] - theirs[2] < 24 * 2**20
+
+
+def test_the_result_comes_back_with_the_saved_scene(scene: Any, predictions: Predictions, tmp_path: Path) -> None:
+    from result_helpers import reopen_scene, save_scene
+
+    table = one_exam(scene)
+    result = predict(predictions, table)
+    sentence, risk = result.sentence(), result.prediction["risk"]
+    voxels = slicer.util.arrayFromVolume(result.map_node(0)).copy()
+    save_scene(scene, tmp_path)
+    reopen_scene(scene, tmp_path)
+    again = Result.find(scene)
+    assert again is not None
+    again.restore()
+    assert again.sentence() == sentence
+    assert again.prediction["risk"] == risk
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(again.map_node(0)), voxels, atol=1e-6)
+    assert again.stale_reasons() == []
+
+
+# ---------------------------------------------------------------- the module's main script
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """HCCNet.py, with the parts of the application that it imports."""
+    for name, fake in modules().items():
+        monkeypatch.setitem(sys.modules, name, fake)
+        monkeypatch.setattr(slicer, name.split(".")[1], fake, raising=False)
+    monkeypatch.delitem(sys.modules, "HCCNet", raising=False)
+    module = importlib.import_module("HCCNet")
+    yield module
+    sys.modules.pop("HCCNet", None)
+
+
+def test_the_logic_predicts_from_a_console(scene: Any, module: Any, client: WorkerClient) -> None:
+    """Dates and nodes in a dictionary, a table, the result found again and removed."""
+    logic = module.HCCNetLogic()
+    logic._predictions = Predictions(scene, client)  # the worker that is warm already
+    before = scene.GetNumberOfNodes()
+    volumes = {c: add_file(scene, RA01 / "2023-01-11" / f"{c}.nii.gz") for c in logic.card().channels}
+    with_volumes = scene.GetNumberOfNodes()
+    seen: list[Any] = []
+    result = logic.predict({"2023-01-11": volumes}, on_event=seen.append)
+    assert result.prediction["landmark"] == "2023-01-11"
+    assert any(isinstance(event, Progress) for event in seen)
+    assert logic.result().prediction == result.prediction
+    logic.remove_result()
+    assert logic.result() is None
+    assert scene.GetNumberOfNodes() == with_volumes > before
+    table = logic.table_from_scene()
+    assert [row.date for row in table.rows] == [None]
+    with pytest.raises(Refusal, match="has no date"):
+        logic.predict(table)
+
+
+def test_the_module_s_own_test_passes(scene: Any, module: Any) -> None:
+    """As Slicer's test runner runs it, with a worker of its own."""
+    test = module.HCCNetTest()
+    test.runTest()
+
+
+def test_a_bundle_that_is_none_is_refused_in_words(scene: Any, module: Any, tmp_path: Path) -> None:
+    with pytest.raises(Refusal) as refused:
+        module.HCCNetLogic().card(tmp_path)
+    assert refused.value.message.endswith(
+        " is no bundle: it holds no bundle.json that can be read. Choose a bundle's folder."
+    )
+    (tmp_path / "bundle.json").write_text("{}")
+    with pytest.raises(Refusal) as refused:
+        module.HCCNetLogic().card(tmp_path)
+    assert refused.value.message.endswith("/bundle.json is damaged or of another release. Get the bundle again.")
+
+
+def test_a_failed_event_is_no_result(scene: Any, predictions: Predictions) -> None:
+    """Whoever polls by a timer is told of the failure once, and may go on."""
+    table = one_exam(scene)
+    predictions.begin(table.exams(), Settings(bundle=RA01))
+    events: list[Any] = []
+    while predictions.is_running:
+        events += predictions.poll()
+        time.sleep(0.01)
+    (failure,) = [event for event in events if isinstance(event, Failure)]
+    assert failure.error.code == "missing_bundle" or "bundle" in failure.error.message
