@@ -11,6 +11,8 @@ from HCCNetSlicer import result_nodes
 from HCCNetSlicer.map_kinds import KINDS
 from HCCNetSlicer.record import Record, field_role, map_role
 
+_LABELS = 6  # every fifth, which the legend's one decimal tells exactly
+
 
 def composites(scene: Any) -> Sequence[Any]:
     """The layers of every slice view."""
@@ -45,6 +47,7 @@ def update_legend(record: Record, prediction: Mapping[str, Any]) -> None:
     if legend is None:
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
         legend.SetName("HCCNet legend")
+        legend.SetNumberOfLabels(_LABELS)
         record.own("legend", legend)
     elif legend.GetDisplayableNode() is not node:
         _detach(legend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ Column = Sequence[str] | Sequence[float | None]
 
 NO_MEANING = "demonstration, no meaning"
 
+_LEGEND_WIDTH = 25  # characters
 _DAYS = "Days since first exam"
 _TOPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 # Blue and orange that colour-blind readers tell apart too; lines and markers differ as well.
@@ -65,9 +67,11 @@ def set_map_threshold(node: Any, threshold: float) -> None:
 
 
 def legend_title(kind: MapKind, threshold: float, prediction: Mapping[str, Any]) -> str:
-    """What the legend says: what the places do, what 1 stands for, and what is not drawn."""
-    lines = [kind.words, kind.scale, f"below {threshold:.2f} not drawn"]
-    return "\n".join([*lines, NO_MEANING] if has_no_meaning(prediction) else lines)
+    """What the legend says: what the places do, what 1 stands for, and what is not drawn; lines that fit into a view."""
+    told = [kind.words, kind.scale, f"below {threshold:.2f} not drawn"]
+    if has_no_meaning(prediction):
+        told.append(NO_MEANING)
+    return "\n".join(line for part in told for line in textwrap.wrap(part, _LEGEND_WIDTH))
 
 
 def add_field(scene: Any, name: str, box: Mapping[str, Any]) -> Any:

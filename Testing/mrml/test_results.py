@@ -19,7 +19,6 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from conftest import MODULE, ROOT
 from HCCNetSlicer import fingerprints
 from HCCNetSlicer.results import Result, ResultError, ShownExam, show_result, with_fingerprints
 from mrml_helpers import add_volume, hierarchy, matrix
@@ -43,6 +42,9 @@ from result_helpers import (
 
 from HCCNetLib.inference import prediction_schema
 from HCCNetLib.reporting import colours
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "HCCNet"
 
 
 class Shown:
@@ -289,6 +291,7 @@ def test_without_maps_the_exams_are_shown_alone(scene: Any, tmp_path: Path) -> N
 def test_the_legend_goes_with_the_map_and_says_what_it_shows(shown: Shown) -> None:
     result, logic = shown.result, slicer.vtkSlicerColorLogic
     legend = result.node("legend")
+    assert (legend.GetNumberOfLabels(), legend.GetLabelFormat()) == (6, "%.1f")
     for index, kind, words in ((0, "towards", "raises the output"), (2, "against", "lowers the output")):
         result.show_exam(index, kind=kind)
         node = result.map_node(index, kind)
@@ -296,7 +299,7 @@ def test_the_legend_goes_with_the_map_and_says_what_it_shows(shown: Shown) -> No
         assert legend.GetDisplayableNode() is node
         assert legend.GetPrimaryDisplayNode() is node.GetDisplayNode()
         assert logic.GetColorLegendDisplayNode(node) is legend
-        title = f"{words}\nshare of the patient's strongest evidence\nbelow 0.15 not drawn"
+        title = f"{words}\nshare of the patient's\nstrongest evidence\nbelow 0.15 not drawn"
         assert legend.GetTitleText() == title
         assert [n for n in range(4) if logic.GetNumberOfColorLegendDisplayNodes(result.map_node(n, kind))] == [index]
     result.set_threshold(0.3)
@@ -305,7 +308,9 @@ def test_the_legend_goes_with_the_map_and_says_what_it_shows(shown: Shown) -> No
     assert not legend.GetVisibility()
     result.show_exam(1, kind="more")
     assert legend.GetVisibility()
-    assert legend.GetTitleText().startswith("raised the output since the exam before\nshare of the patient's largest")
+    assert legend.GetTitleText().startswith(
+        "raised the output since\nthe exam before\nshare of the patient's\nlargest change"
+    )
 
 
 @pytest.mark.parametrize("hand", [1.0, -1.0])
