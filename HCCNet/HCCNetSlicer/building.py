@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from HCCNetSlicer import fingerprints, hierarchy, result_nodes
+from HCCNetSlicer import fingerprints, placement, result_nodes
 from HCCNetSlicer.map_kinds import DIRECTIONS, KINDS, TOWARDS, add_colour_table, default_threshold
 from HCCNetSlicer.record import SERIES, Record, ShownExam, field_role, map_role, volume_role
 from HCCNetSlicer.result_files import ResultError, ResultFiles
@@ -44,13 +44,13 @@ def describe(
 
 
 def build(record: Record, exams: Sequence[ShownExam], files: ResultFiles) -> None:
-    """Adds the nodes and puts them where they belong in the subject hierarchy."""
+    """Adds the nodes and puts them where they belong in the subject placement."""
     scene = record.scene
-    folder = hierarchy.add_folder(scene, [volume for exam in exams for volume in exam.present(scene)])
-    hierarchy.place(scene, record.node, folder)
+    folder = placement.add_folder(scene, [volume for exam in exams for volume in exam.present(scene)])
+    placement.place(scene, record.node, folder)
     for role, node in _common_nodes(scene, files):
         record.own(role, node)
-        hierarchy.place(scene, node, folder)
+        placement.place(scene, node, folder)
     for direction in DIRECTIONS:
         if any(KINDS[kind].direction == direction for kind, _ in files.maps):
             table = add_colour_table(scene, direction, f"HCCNet {direction} output")
@@ -59,10 +59,10 @@ def build(record: Record, exams: Sequence[ShownExam], files: ResultFiles) -> Non
         for number, volume in enumerate(exam.volumes.values()):
             if volume.GetScene() is scene:
                 record.refer(volume_role(index, number), volume)
-        study = hierarchy.study_of(scene, exam.present(scene))
+        study = placement.study_of(scene, exam.present(scene))
         for role, node in _exam_nodes(record, index, files):
             record.own(role, node)
-            hierarchy.place(scene, node, study)
+            placement.place(scene, node, study)
     _choose_shown_channels(record)
 
 

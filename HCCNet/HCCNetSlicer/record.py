@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from HCCNetSlicer import fingerprints, hierarchy
+from HCCNetSlicer import fingerprints, placement
 from HCCNetSlicer.map_kinds import DIRECTIONS, KINDS
 
 MODULE_NAME, RESULT_NAME = "HCCNet", "HCCNet result"
@@ -173,7 +173,7 @@ def _marked(scene: Any) -> Sequence[Any]:
 
 def _remove_nodes(scene: Any, nodes: Sequence[Any]) -> None:
     """Removes nodes with their items, display and storage nodes."""
-    hierarchy.take_out(scene, nodes)
+    placement.take_out(scene, nodes)
     parts = [part for node in nodes for part in _parts(node)]
     for node in [*nodes, *parts]:
         if scene.IsNodePresent(node):
