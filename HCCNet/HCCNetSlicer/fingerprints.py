@@ -1,0 +1,78 @@
+"""What a prediction was made from: fingerprints of volumes, and whether they still hold."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import vtk
+from numpy.typing import NDArray
+from vtk.util.numpy_support import vtk_to_numpy
+
+# Files keep positions to some digits only: a saved and reopened volume has not moved.
+_TOLERANCE_MM = 0.01
+_LINEAR, _BENT = 2, 5  # points along each axis whose places tell where a volume lies; under a warping transform, more
+
+
+def fingerprint(volume: Any) -> dict[str, Any]:
+    """What tells whether a volume is still the same; plain data for JSON.
+
+    Args:
+        volume: a vtkMRMLVolumeNode.
+
+    Returns:
+        ``voxels``: SHA-256 over scalar type, dimensions and voxels; ``places``: points of its box in world space, mm, with
+        all transforms that it is under.
+    """
+    return {"voxels": _voxels(volume), "places": np.round(_places(volume), 4).tolist()}
+
+
+def has_other_voxels(volume: Any, taken: Mapping[str, Any]) -> bool:
+    """Whether the voxels are others than when the fingerprint was taken."""
+    return _voxels(volume) != taken["voxels"]
+
+
+def has_moved(volume: Any, taken: Mapping[str, Any]) -> bool:
+    """Whether any part of the volume lies more than 0.01 mm from where it lay when the fingerprint was taken."""
+    now, then = _places(volume), np.asarray(taken["places"], dtype=float)
+    return now.shape != then.shape or bool(np.abs(now - then).max(initial=0) > _TOLERANCE_MM)
+
+
+def same_grid(one: Any, other: Any, tolerance_mm: float = 0.1) -> bool:
+    """Whether two volumes have as many voxels along each axis, at the same places in world space."""
+    if one.GetImageData() is None or other.GetImageData() is None:
+        return False
+    if one.GetImageData().GetDimensions() != other.GetImageData().GetDimensions():
+        return False
+    first, second = _places(one), _places(other)
+    return first.shape == second.shape and bool(np.abs(first - second).max() <= tolerance_mm)
+
+
+def _voxels(volume: Any) -> str:
+    image = volume.GetImageData()
+    scalars = None if image is None else image.GetPointData().GetScalars()
+    if scalars is None:
+        return "none"
+    values = np.ascontiguousarray(vtk_to_numpy(scalars))
+    digest = hashlib.sha256(f"{values.dtype.str} {values.shape} {image.GetDimensions()}".encode())
+    digest.update(values)
+    return digest.hexdigest()
+
+
+def _places(volume: Any) -> NDArray[np.float64]:
+    """Points of the volume's box in world space, (N, 3), mm."""
+    image, transform = volume.GetImageData(), volume.GetParentTransformNode()
+    if image is None:
+        return np.zeros((0, 3))
+    to_ras, to_world = vtk.vtkMatrix4x4(), vtk.vtkGeneralTransform()
+    volume.GetIJKToRASMatrix(to_ras)
+    count = _LINEAR
+    if transform is not None:
+        transform.GetTransformToWorld(to_world)
+        count = _LINEAR if transform.IsTransformToWorldLinear() else _BENT
+    axes = [np.linspace(0, size - 1, count) for size in image.GetDimensions()]
+    inside = [to_ras.MultiplyPoint((*index, 1.0))[:3] for index in itertools.product(*axes)]
+    return np.array([to_world.TransformPoint(point) for point in inside])

@@ -1,0 +1,188 @@
+"""What a scene keeps of a result: a script node, what stands in it, and the nodes that it refers to.
+
+Nodes are found by these references alone: names may be changed, and IDs change when a scene is imported.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from HCCNetSlicer import fingerprints, placement
+from HCCNetSlicer.map_kinds import DIRECTIONS, KINDS
+
+MODULE_NAME, RESULT_NAME = "HCCNet", "HCCNet result"
+SERIES = {
+    "chart.risk": ("series.risk", "series.risk_without"),
+    "chart.attention": ("series.attention", "series.weighted"),
+}
+_ROLES = (
+    *("text.prediction", "text.report", "table.risk", "table.exams", *SERIES, *SERIES["chart.risk"]),
+    *(*SERIES["chart.attention"], "legend", *(f"colours.{direction}" for direction in DIRECTIONS)),
+)
+# On the script node and all that belongs to it: what a deleted script node leaves behind is still known as ours.
+_MARK = "HCCNet.result"
+
+
+@dataclass(frozen=True)
+class ShownExam:
+    """An exam as it lies in the scene.
+
+    Args:
+        exam_id: as in prediction.json.
+        date: of the exam.
+        volumes: channel → vtkMRMLScalarVolumeNode, in the order of the bundle's channels.
+        fingerprints: channel → what the volume was when it was handed to the prediction; None: as it is now.
+    """
+
+    exam_id: str
+    date: datetime.date
+    volumes: Mapping[str, Any]
+    fingerprints: Mapping[str, Mapping[str, Any]] | None = None
+
+    def present(self, scene: Any) -> Sequence[Any]:
+        """Those of its volumes that are in the scene."""
+        return [volume for volume in self.volumes.values() if volume.GetScene() is scene]
+
+
+def with_fingerprints(exam: ShownExam) -> ShownExam:
+    """The exam with its volumes' fingerprints as of now: take them when the images go to the prediction.
+
+    What is edited while the prediction runs is then known to have changed.
+    """
+    taken = {channel: fingerprints.fingerprint(volume) for channel, volume in exam.volumes.items()}
+    return replace(exam, fingerprints=taken)
+
+
+class Record:
+    """The script node of a result.
+
+    Args:
+        node: the vtkMRMLScriptedModuleNode.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self.node = node
+
+    @classmethod
+    def add(cls, scene: Any) -> Record:
+        """Adds a script node that refers to nothing yet."""
+        node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", RESULT_NAME)
+        node.SetAttribute("ModuleName", MODULE_NAME)
+        node.SetAttribute(_MARK, uuid.uuid4().hex)
+        record = cls(node)
+        record.keep("exams", [])
+        return record
+
+    @classmethod
+    def all_of(cls, scene: Any) -> Sequence[Record]:
+        """Every result's; more than one where a scene was added to another."""
+        return [cls(node) for node in _marked(scene) if node.IsA("vtkMRMLScriptedModuleNode")]
+
+    @property
+    def scene(self) -> Any:
+        """The scene, None once the result was removed."""
+        return self.node.GetScene()
+
+    @cached_property
+    def exams(self) -> Sequence[Mapping[str, Any]]:
+        """Per exam ``exam_id``, ``date``, ``channels``, ``shown`` (a channel), ``maps`` (kinds), ``fingerprints``."""
+        exams: Sequence[Mapping[str, Any]] = self.kept("exams")
+        return exams
+
+    def kept(self, name: str) -> Any:
+        """Plain data that was kept under this name."""
+        return json.loads(self.node.GetParameter(name))
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keeps plain data under a name."""
+        self.node.SetParameter(name, json.dumps(value))
+        self.__dict__.pop("exams", None)
+
+    def change_state(self, **changes: Any) -> None:
+        """Keeps what is shown and how."""
+        self.keep("state", {**self.kept("state"), **changes})
+
+    def refer(self, role: str, node: Any) -> None:
+        """Refers to a node that is not the result's own."""
+        self.node.SetNodeReferenceID(role, node.GetID())
+
+    def own(self, role: str, node: Any) -> None:
+        """Refers to a node that was made for the result and goes with it."""
+        self.refer(role, node)
+        node.SetAttribute(_MARK, self.node.GetAttribute(_MARK))
+
+    def get(self, role: str) -> Any:
+        """A node by its role, None where it was deleted or never was."""
+        return self.node.GetNodeReference(role)
+
+    def volume(self, index: int, channel: str) -> Any:
+        """An exam's volume, None where it is no longer in the scene."""
+        return self.get(volume_role(index, self.exams[index]["channels"].index(channel)))
+
+    def volumes(self) -> Sequence[Any]:
+        """All exams' volumes that are in the scene."""
+        found = (self.volume(i, channel) for i, exam in enumerate(self.exams) for channel in exam["channels"])
+        return [volume for volume in found if volume is not None]
+
+    def maps(self) -> Sequence[Any]:
+        """All maps that are in the scene."""
+        found = (self.get(map_role(kind, index)) for index in range(len(self.exams)) for kind in KINDS)
+        return [node for node in found if node is not None]
+
+    def remove(self) -> None:
+        """Removes every node that was made for the result; their items, and folders of ours that are empty then."""
+        scene, mark = self.scene, self.node.GetAttribute(_MARK)
+        roles = [*_ROLES, *(field_role(index) for index in range(len(self.exams)))]
+        others = [node for role in roles if (node := self.get(role)) is not None]
+        _remove_nodes(scene, [*self.maps(), *others, self.node])
+        # What is left with the mark are copies that the user made.
+        for node in _marked(scene):
+            if node.GetAttribute(_MARK) == mark:
+                node.RemoveAttribute(_MARK)
+
+
+def remove_leftovers(scene: Any) -> None:
+    """Removes what results have left behind whose script nodes were deleted; for when there is no result."""
+    _remove_nodes(scene, _marked(scene))
+
+
+def volume_role(exam: int, channel: int) -> str:
+    """The role of an exam's volume."""
+    return f"exam{exam}.channel{channel}"
+
+
+def map_role(kind: str, exam: int) -> str:
+    """The role of an exam's map."""
+    return f"map.{kind}.{exam}"
+
+
+def field_role(exam: int) -> str:
+    """The role of the box that the model read of an exam."""
+    return f"field.{exam}"
+
+
+def _marked(scene: Any) -> Sequence[Any]:
+    return [node for node in scene.GetNodes() if node.GetAttribute(_MARK) is not None]
+
+
+def _remove_nodes(scene: Any, nodes: Sequence[Any]) -> None:
+    """Removes nodes with their items, display and storage nodes."""
+    placement.take_out(scene, nodes)
+    parts = [part for node in nodes for part in _parts(node)]
+    for node in [*nodes, *parts]:
+        if scene.IsNodePresent(node):
+            scene.RemoveNode(node)
+
+
+def _parts(node: Any) -> Iterator[Any]:
+    """Storage and display nodes."""
+    if node.IsA("vtkMRMLStorableNode"):
+        yield from (node.GetNthStorageNode(n) for n in range(node.GetNumberOfStorageNodes()))
+    if node.IsA("vtkMRMLDisplayableNode"):
+        yield from (node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes()))

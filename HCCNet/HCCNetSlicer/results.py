@@ -1,0 +1,322 @@
+"""A result in the scene: shown, switched, checked for staleness, found again after reopening, and removed without a trace."""
+
+from __future__ import annotations
+
+import datetime
+import html
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from HCCNetSlicer import layers, result_nodes, staleness
+from HCCNetSlicer.building import build, describe
+from HCCNetSlicer.map_kinds import KINDS, TOWARDS
+from HCCNetSlicer.record import (
+    SERIES,
+    Record,
+    ShownExam,
+    field_role,
+    map_role,
+    remove_leftovers,
+    with_fingerprints,
+)
+from HCCNetSlicer.result_files import ResultError, read_result
+
+__all__ = ["Result", "ResultError", "ShownExam", "show_result", "with_fingerprints"]
+
+
+def show_result(
+    scene: Any, folder: Path, exams: Sequence[ShownExam], settings: Mapping[str, Any], notices: Sequence[str] = ()
+) -> Result:
+    """Shows a prediction in the scene, in place of any earlier one, and its latest exam in all slice views.
+
+    Everything is read before the scene changes: where that fails, an earlier result stays.
+
+    Args:
+        scene: the vtkMRMLScene that holds the exams.
+        folder: holds prediction.json, report.html and the maps; it can be deleted afterwards.
+        exams: all that the prediction was made from.
+        settings: what the prediction was asked for, plain data for JSON; ``bundle`` is the bundle's folder, the
+            demonstration bundle where it is absent or empty.
+        notices: sentences to keep with the result.
+
+    Raises:
+        ResultError: the folder can't be read, or the prediction is of other exams.
+    """
+    files = read_result(folder)
+    ordered = _in_order(files.prediction, exams)
+    taken = [with_fingerprints(exam) if exam.fingerprints is None else exam for exam in ordered]
+    for earlier in Record.all_of(scene):
+        Result(earlier).remove()
+    remove_leftovers(scene)
+    result = Result(Record.add(scene))
+    try:
+        describe(result.record, taken, files.prediction, settings)
+        result.record.keep("notices", list(notices))
+        build(result.record, taken, files)
+    except BaseException:
+        result.remove()
+        raise
+    result.show_exam(result.landmark_index)
+    return result
+
+
+class Result:
+    """A result that is in a scene.
+
+    Everything that it tells stands in the scene, so one that was saved and reopened tells the same.
+
+    Args:
+        record: the result's script node and what it refers to.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._watch: staleness.Watch | None = None
+
+    @classmethod
+    def find(cls, scene: Any) -> Result | None:
+        """The scene's result, or None."""
+        records = Record.all_of(scene)
+        return cls(records[-1]) if records else None
+
+    @cached_property
+    def prediction(self) -> Mapping[str, Any]:
+        """The content of prediction.json; raises ResultError where its text was deleted from the scene."""
+        content: Mapping[str, Any] = json.loads(self._text("text.prediction"))
+        return content
+
+    @property
+    def report(self) -> str:
+        """The HTML page; raises ResultError where its text was deleted from the scene."""
+        return self._text("text.report")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the prediction was asked for."""
+        settings: Mapping[str, Any] = self.record.kept("settings")
+        return settings
+
+    @property
+    def bundle(self) -> Mapping[str, Any]:
+        """``name``, ``version``, ``sha256`` and ``path`` of the bundle."""
+        bundle: Mapping[str, Any] = self.record.kept("bundle")
+        return bundle
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """The sentences that are kept with the result."""
+        notices: Sequence[str] = self.record.kept("notices")
+        return notices
+
+    @property
+    def exam_dates(self) -> Sequence[datetime.date]:
+        """When the exams were, earliest first."""
+        return [datetime.date.fromisoformat(exam["date"]) for exam in self.record.exams]
+
+    @property
+    def landmark_index(self) -> int:
+        """Which exam the prediction was made from: the latest."""
+        return len(self.record.exams) - 1
+
+    @property
+    def shown_index(self) -> int:
+        """Which exam was shown last."""
+        return int(self.record.kept("state")["exam"])
+
+    @property
+    def shown_kind(self) -> str:
+        """Which kind of map was shown last: a key of ``KINDS``."""
+        return str(self.record.kept("state")["kind"])
+
+    @property
+    def threshold(self) -> float:
+        """The share below which nothing is drawn."""
+        return float(self.record.kept("state")["threshold"])
+
+    @property
+    def opacity(self) -> float:
+        """Opacity of the maps, 0-1."""
+        return float(self.record.kept("state")["opacity"])
+
+    @property
+    def field_is_shown(self) -> bool:
+        """Whether the box that the model read of the shown exam is outlined."""
+        return bool(self.record.kept("state")["field"])
+
+    def volume(self, index: int, channel: str) -> Any:
+        """An exam's volume, None where it is no longer in the scene."""
+        return self.record.volume(index, channel)
+
+    def map_node(self, index: int, kind: str = TOWARDS.key) -> Any:
+        """An exam's map, None where there is none."""
+        return self.record.get(map_role(kind, index))
+
+    def field_node(self, index: int) -> Any:
+        """The box that the model read of an exam, None where it was deleted."""
+        return self.record.get(field_role(index))
+
+    def node(self, role: str) -> Any:
+        """Another node by its role, e.g. ``chart.risk`` or ``table.exams``; None where it was deleted."""
+        return self.record.get(role)
+
+    def show_exam(
+        self, index: int, composite_nodes: Sequence[Any] | None = None, kind: str = TOWARDS.key
+    ) -> Sequence[str]:
+        """Shows an exam and its map together; what is missing is empty, never another exam's.
+
+        Args:
+            index: of the exam, 0 the earliest.
+            composite_nodes: vtkMRMLSliceCompositeNode of the views; None: all of the scene. Labels stay as they are.
+            kind: a key of ``KINDS``.
+
+        Returns:
+            Sentences about what should be there and is not in the scene any more.
+
+        Raises:
+            IndexError: no such exam.
+            KeyError: no such kind.
+        """
+        words, exam = KINDS[kind].words, self._exam(index)
+        image, overlay = self.volume(index, exam["shown"]), self.map_node(index, kind)
+        views = layers.composites(self.record.scene) if composite_nodes is None else composite_nodes
+        layers.set_layers(views, image, overlay, self.opacity)
+        self.record.change_state(exam=index, kind=kind)
+        layers.update_legend(self.record, self.prediction)
+        layers.update_fields(self.record)
+        missing = []
+        if image is None:
+            missing.append(f"{exam['shown']} of {exam['date']} is no longer in the scene, so it can't be shown.")
+        if overlay is None and kind in exam["maps"]:
+            missing.append(f"The map of {exam['date']} of what {words} was deleted. Predict again to have it back.")
+        return missing
+
+    def show_field(self, visible: bool) -> None:
+        """Outlines the box that the model read of the shown exam, or no box."""
+        self.record.change_state(field=visible)
+        layers.update_fields(self.record)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Draws nothing below this share (0-1), in no exam's map."""
+        self.record.change_state(threshold=min(max(float(threshold), 0.0), 1.0))
+        for node in self.record.maps():
+            result_nodes.set_map_threshold(node, self.threshold)
+        layers.update_legend(self.record, self.prediction)
+
+    def set_opacity(self, opacity: float) -> None:
+        """Draws the maps with this opacity (0-1) in all views that show one; other foregrounds stay as they are."""
+        self.record.change_state(opacity=min(max(float(opacity), 0.0), 1.0))
+        for composite in layers.composites_with_maps(self.record):
+            composite.SetForegroundOpacity(self.opacity)
+
+    def view_text(self, index: int, kind: str | None = None) -> str:
+        """What a view that shows this exam should say: date, which of how many, and whether there is no map.
+
+        Args:
+            index: of the exam.
+            kind: of the map; None: the one shown last.
+
+        Raises:
+            IndexError: no such exam.
+        """
+        parts = [self._exam(index)["date"], f"{index + 1} of {len(self.record.exams)}"]
+        if self.map_node(index, kind or self.shown_kind) is None:
+            parts.append("no map")
+        return ", ".join(parts)
+
+    def sentence(self) -> str:
+        """The result in words, with the notice that this is research; no figure where the result has no meaning."""
+        from HCCNetLib.reporting.numbers import percent
+
+        result = self.prediction
+        of = (
+            f"of a diagnosis of hepatocellular carcinoma within {float(result['horizon_months']):g} months "
+            f"after {result['landmark']}"
+        )
+        if result_nodes.has_no_meaning(result):
+            told = f"Demonstration only: this result has no meaning for this patient, so no risk {of} is given."
+            return f"{told} {result['notice']}"
+        kind = "Estimated risk" if result["bundle"]["calibrated"] else "Network output, not calibrated, for the risk"
+        risk, low, high = (percent(x) for x in (result["risk"], result["spread"]["low"], result["spread"]["high"]))
+        count = len(result["members"])
+        spread = f", {low} to {high} from the smallest to the largest of {count} members" if count > 1 else ""
+        generated = "Generated patient (phantom). " if result["phantom"] else ""
+        return html.unescape(f"{generated}{kind} {of}: {risk}{spread}. {result['notice']}")
+
+    def stale_reasons(
+        self, settings: Mapping[str, Any] | None = None, exams: Sequence[ShownExam] | None = None
+    ) -> Sequence[str]:
+        """Sentences about what is no longer as it was when the prediction was made; none if all is.
+
+        Args:
+            settings: what a prediction would be asked for now; None: not compared.
+            exams: what a prediction would be made from now; None: not compared.
+        """
+        reasons = [*staleness.volume_changes(self.record), *staleness.bundle_changes(self.bundle)]
+        if exams is not None:
+            reasons += staleness.exam_changes(self.record, exams)
+        if settings is not None:
+            reasons += staleness.setting_changes(self.settings, settings)
+        return reasons
+
+    def observe(self, callback: Callable[[], None]) -> None:
+        """Calls back whenever the result may have become stale; ``stale_reasons`` tells whether it has.
+
+        An edit calls back many times: whoever is called waits until it is quiet. Voxels that are written in place without
+        telling the volume call nobody, and are found by ``stale_reasons`` all the same.
+        """
+        self.unobserve()
+        self._watch = staleness.Watch(self.record, callback)
+
+    def unobserve(self) -> None:
+        """Calls back no more."""
+        if self._watch is not None:
+            self._watch.stop()
+        self._watch = None
+
+    def restore(self) -> Sequence[str]:
+        """Shows again what was shown when the scene was saved, and returns the sentences of ``show_exam``.
+
+        To be called after a scene was opened: charts may have lost a series on the way.
+        """
+        for role, names in SERIES.items():
+            chart, series = self.node(role), [self.node(name) for name in names]
+            if chart is not None:
+                chart.RemoveAllPlotSeriesNodeIDs()
+                for node in (node for node in series if node is not None):
+                    chart.AddAndObservePlotSeriesNodeID(node.GetID())
+        return self.show_exam(self.shown_index, kind=self.shown_kind)
+
+    def remove(self) -> None:
+        """Removes every node that was made for the result, and its maps from the views; the exams stay.
+
+        Nothing is left to do where the scene was closed meanwhile.
+        """
+        self.unobserve()
+        if self.record.scene is None:
+            return
+        for composite in layers.composites_with_maps(self.record):
+            composite.SetForegroundVolumeID(None)
+        self.record.remove()
+
+    def _exam(self, index: int) -> Mapping[str, Any]:
+        if not 0 <= index < len(self.record.exams):
+            raise IndexError(f"exam {index} of {len(self.record.exams)}")
+        return self.record.exams[index]
+
+    def _text(self, role: str) -> str:
+        node = self.node(role)
+        if node is None:
+            raise ResultError("A text of the result was deleted from the scene. Predict again.")
+        return str(node.GetText())
+
+
+def _in_order(prediction: Mapping[str, Any], exams: Sequence[ShownExam]) -> Sequence[ShownExam]:
+    """The exams in the prediction's order."""
+    given = {exam.exam_id: exam for exam in exams}
+    predicted = [(exam["exam_id"], exam["date"]) for exam in prediction["exams"]]
+    if sorted(predicted) != sorted((exam.exam_id, exam.date.isoformat()) for exam in exams):
+        raise ResultError("The result is of other exams than those that were given. Predict again.")
+    return [given[exam_id] for exam_id, _ in predicted]

@@ -1,0 +1,924 @@
+"""Results in real MRML: where maps are drawn, what goes with what, what is saved, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import nibabel as nib
+import numpy as np
+import pytest
+import slicer
+import slicer.util
+import vtk
+from HCCNetSlicer import fingerprints
+from HCCNetSlicer.results import Result, ResultError, ShownExam, show_result, with_fingerprints
+from mrml_helpers import add_volume, hierarchy, matrix
+from result_helpers import (
+    AFFINE,
+    DATES,
+    NOTICE,
+    REPORT,
+    SHAPE,
+    View,
+    Written,
+    add_exams,
+    centre,
+    coloured,
+    memory,
+    save,
+    spot,
+    write_bundle,
+    write_result,
+)
+
+from HCCNetLib.inference import prediction_schema
+from HCCNetLib.reporting import colours
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "HCCNet"
+
+
+class Shown:
+    """A result in a scene and all that it came from."""
+
+    def __init__(self, scene: Any, folder: Path, written: Written | None = None, views: int = 1) -> None:
+        self.scene, self.written = scene, written or Written()
+        self.views = [View(scene, name) for name in ("Red", "Green")[:views]]
+        self.folder = write_result(folder / "result", self.written)
+        self.bundle = write_bundle(folder / "bundle", self.folder)
+        self.settings = {"bundle": str(self.bundle), "explain": "saliency"}
+        self.exams = add_exams(scene, self.written)
+        self.before = census(scene)
+        self.result = show_result(scene, self.folder, self.exams, self.settings, ["The exam of 2021-03-04 was cut."])
+
+    def again(self) -> Result:
+        return show_result(self.scene, self.folder, self.exams, self.settings)
+
+    def layers(self, view: int = 0) -> tuple[Any, Any]:
+        composite = self.views[view].composite
+        return composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()
+
+
+@pytest.fixture
+def shown(scene: Any, tmp_path: Path) -> Shown:
+    return Shown(scene, tmp_path)
+
+
+def census(scene: Any) -> tuple[list[str], int]:
+    """The nodes, and how many items the subject hierarchy has."""
+    return sorted(node.GetID() for node in scene.GetNodes()), hierarchy(scene).GetNumberOfItems()
+
+
+def columns(table: Any) -> dict[str, list[Any]]:
+    data = table.GetTable()
+    arrays = [data.GetColumn(n) for n in range(data.GetNumberOfColumns())]
+    return {a.GetName(): [a.GetValue(row) for row in range(a.GetNumberOfTuples())] for a in arrays}
+
+
+def children(scene: Any, item: int) -> list[str]:
+    found = vtk.vtkIdList()
+    tree = hierarchy(scene)
+    tree.GetItemChildren(item, found)
+    return [tree.GetItemName(found.GetId(n)) for n in range(found.GetNumberOfIds())]
+
+
+# Where maps are drawn
+
+ROTATION = np.array([[0.933, -0.067, 0.354], [0.25, 0.933, -0.259], [-0.313, 0.330, 0.891]])
+ROTATION = np.linalg.svd(ROTATION)[0] @ np.linalg.svd(ROTATION)[2]
+
+
+def around_origin(directions: np.ndarray, spacing: Sequence[float], shape: Sequence[int]) -> np.ndarray:
+    """The affine of a volume with these axes whose middle lies at (12, -7, 30) mm."""
+    affine = np.eye(4)
+    affine[:3, :3] = directions * np.array(spacing)
+    affine[:3, 3] = np.array([12.0, -7.0, 30.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+GEOMETRIES = {
+    "as scanned": (np.diag([-1.0, -1.0, 1.0]), (4.0, 4.0, 8.0), SHAPE),
+    "flipped": (np.diag([1.0, -1.0, -1.0]), (4.0, 4.0, 8.0), SHAPE),
+    "left-handed": (np.diag([1.0, -1.0, 1.0]), (4.0, 4.0, 8.0), SHAPE),
+    "permuted": (np.array([[0, 0, -1.0], [1, 0, 0], [0, -1.0, 0]]), (4.0, 4.0, 5.0), (36, 30, 24)),
+    "oblique": (ROTATION, (4.0, 4.0, 6.0), (40, 36, 20)),
+    "oblique and flipped": (ROTATION @ np.diag([-1.0, 1.0, -1.0]), (4.0, 4.0, 6.0), (40, 36, 20)),
+    "anisotropic": (np.diag([-1.0, -1.0, 1.0]), (1.5, 5.0, 9.0), (90, 30, 14)),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_map_is_drawn_where_it_lies_in_the_patient_and_the_right_way_up(
+    scene: Any, tmp_path: Path, name: str
+) -> None:
+    directions, spacing, shape = GEOMETRIES[name]
+    affine = around_origin(directions, spacing, shape)
+    wanted = np.array([[-10.0, -25.0, 15.0], [30.0, 10.0, 42.0]])  # the second: more right, anterior and superior
+    voxels = [tuple(np.rint(np.linalg.inv(affine) @ (*point, 1))[:3].astype(int)) for point in wanted]
+    points = [(affine @ (*voxel, 1))[:3] for voxel in voxels]
+    written = Written(DATES[:2], affine, shape, {("towards", n): spot(shape, voxel) for n, voxel in enumerate(voxels)})
+    shown = Shown(scene, tmp_path, written)
+    view = shown.views[0]
+    for plane, across, up in (("Axial", 0, 1), ("Coronal", 0, 2), ("Sagittal", 1, 2)):
+        places = []
+        for index, point in enumerate(points):
+            assert shown.result.show_exam(index) == []
+            picture = view.picture(plane, point)
+            mask = coloured(picture)
+            places.append(centre(mask))
+            assert np.abs(places[-1] - view.pixel(point)).max() < 1.5
+            millimetres = view.node.GetFieldOfView()[0] / picture.shape[1]
+            reach = (2.5 * max(spacing) * math.sqrt(3)) / millimetres + 2
+            rows, across_pixels = np.nonzero(mask)
+            assert np.hypot(across_pixels - places[-1][0], rows - places[-1][1]).max() < reach
+        (first_x, first_y), (second_x, second_y) = places
+        moved = np.array(points[1]) - points[0]
+        assert second_x - first_x == pytest.approx(-moved[across] / millimetres, abs=2)
+        assert second_y - first_y == pytest.approx(-moved[up] / millimetres, abs=2)
+
+
+def test_below_the_threshold_the_image_is_as_without_a_map(shown: Shown) -> None:
+    view, point = shown.views[0], (AFFINE @ (8, 9, 6, 1))[:3]
+    shown.result.show_exam(0)
+    with_map = view.picture("Axial", point)
+    view.composite.SetForegroundVolumeID(None)
+    without = view.picture("Axial", point)
+    mask = coloured(with_map)
+    assert 50 < mask.sum() < 0.02 * mask.size
+    assert np.array_equal(with_map[~mask], without[~mask])
+
+
+def test_colours_are_those_of_the_report(shown: Shown) -> None:
+    view, point = shown.views[0], (AFFINE @ (8, 9, 6, 1))[:3]
+    shown.result.set_opacity(1)
+    for kind, scale, row in (("towards", colours.HIGHER, 9), ("against", colours.LOWER, 14)):
+        shown.result.show_exam(0, kind=kind)
+        place = (AFFINE @ (8, row, 6, 1))[:3]
+        picture = view.picture("Axial", point)
+        for voxels, share in ((0, 1.0), (1, 0.8), (2, 0.6)):
+            column, line = np.rint(view.pixel(place + np.array([voxels * 4.0, 0, 0]))).astype(int)
+            expected = colours.overlay(np.array([share], np.float32), scale)[0, :3]
+            assert np.abs(picture[line, column] - expected).max() <= 4
+
+
+def test_threshold_and_opacity_hold_for_all_exams(shown: Shown) -> None:
+    view, point = shown.views[0], (AFFINE @ (8, 9, 6, 1))[:3]
+    result = shown.result
+    result.show_exam(0)
+    few = coloured(view.picture("Axial", point)).sum()
+    result.set_threshold(0.7)
+    fewer = coloured(view.picture("Axial", point)).sum()
+    result.set_threshold(0.05)
+    assert 0 < fewer < few
+    assert coloured(view.picture("Axial", point)).mean() > 0.5
+    faint = view.picture("Axial", point)[220, 175]
+    result.set_opacity(0.2)
+    result.show_exam(3)
+    assert view.composite.GetForegroundOpacity() == 0.2
+    result.show_exam(0)
+    assert np.ptp(view.picture("Axial", point)[220, 175]) < np.ptp(faint)
+    displays = [result.map_node(index, kind).GetDisplayNode() for index in range(1, 4) for kind in ("towards", "less")]
+    assert {(d.GetLowerThreshold(), d.GetApplyThreshold(), d.GetWindow(), d.GetLevel()) for d in displays} == {
+        (0.05, 1, 1.0, 0.5)
+    }
+
+
+# What goes with what
+
+
+def test_an_exam_and_its_map_switch_together_in_all_views(scene: Any, tmp_path: Path) -> None:
+    shown = Shown(scene, tmp_path, views=2)
+    label = add_volume(scene, "label", np.zeros(SHAPE, np.uint8), AFFINE, "vtkMRMLLabelMapVolumeNode")
+    for view in shown.views:
+        view.composite.SetLabelVolumeID(label.GetID())
+    for index in (0, 3, 1):
+        assert shown.result.show_exam(index) == []
+        expected = shown.exams[index].volumes["DWI_b800"].GetID(), shown.result.map_node(index).GetID()
+        assert shown.layers(0) == shown.layers(1) == expected
+    one = shown.views[1].composite
+    shown.result.show_exam(2, [one])
+    assert shown.layers(0) == expected
+    assert shown.layers(1)[0] == shown.exams[2].volumes["DWI_b800"].GetID()
+    assert all(view.composite.GetLabelVolumeID() == label.GetID() for view in shown.views)
+
+
+def test_the_latest_exam_is_shown_first(shown: Shown) -> None:
+    assert (shown.result.shown_index, shown.result.landmark_index, shown.result.shown_kind) == (3, 3, "towards")
+    assert shown.layers() == (shown.exams[3].volumes["DWI_b800"].GetID(), shown.result.map_node(3).GetID())
+
+
+def test_a_missing_map_is_empty_and_never_the_exam_befores(scene: Any, tmp_path: Path) -> None:
+    maps = {("towards", n): spot(SHAPE, (8, 9, 6)) for n in (0, 1, 3)}
+    shown = Shown(scene, tmp_path, Written(maps=maps))
+    shown.result.show_exam(1)
+    assert shown.result.show_exam(2) == []
+    assert shown.layers() == (shown.exams[2].volumes["DWI_b800"].GetID(), None)
+    assert not coloured(shown.views[0].picture("Axial", (AFFINE @ (8, 9, 6, 1))[:3])).any()
+    assert shown.result.view_text(2) == "2022-04-20, 3 of 4, no map"
+    assert shown.result.view_text(1) == "2021-09-07, 2 of 4"
+    assert shown.result.show_exam(0, kind="more") == []
+    assert shown.layers()[1] is None
+    assert shown.result.view_text(0) == "2021-03-04, 1 of 4, no map"
+
+
+def test_a_deleted_map_is_empty_and_said_to_be_missing(shown: Shown) -> None:
+    shown.scene.RemoveNode(shown.result.map_node(2))
+    assert shown.result.show_exam(2) == [
+        "The map of 2022-04-20 of what raises the output was deleted. Predict again to have it back."
+    ]
+    assert shown.layers()[1] is None
+
+
+def test_a_deleted_exam_is_empty_and_said_to_be_missing(shown: Shown) -> None:
+    shown.result.show_exam(0)
+    shown.scene.RemoveNode(shown.exams[1].volumes["DWI_b800"])
+    assert shown.result.show_exam(1) == ["DWI_b800 of 2021-09-07 is no longer in the scene, so it can't be shown."]
+    assert shown.layers() == (None, shown.result.map_node(1).GetID())
+
+
+def test_an_exam_that_is_not_there_is_refused(shown: Shown) -> None:
+    for index in (-1, 4):
+        with pytest.raises(IndexError, match=rf"^exam {index} of 4$"):
+            shown.result.show_exam(index)
+    with pytest.raises(KeyError):
+        shown.result.show_exam(0, kind="sideways")
+
+
+def test_the_channel_shown_lies_on_the_maps_grid(scene: Any, tmp_path: Path) -> None:
+    written = Written(DATES[:1])
+    folder = write_result(tmp_path, written)
+    (exam,) = add_exams(scene, written)
+    far = AFFINE.copy()
+    far[2, 3] += 20
+    elsewhere = add_volume(scene, "elsewhere", np.zeros(SHAPE, np.int16), far)
+    coarse = add_volume(scene, "coarse", np.zeros((20, 18, 6), np.int16), AFFINE)
+    volumes = {**exam.volumes, "T1_native": elsewhere, "T1_delayed": coarse}
+    view = View(scene)
+    show_result(scene, folder, [ShownExam(exam.exam_id, exam.date, volumes)], {})
+    assert view.composite.GetBackgroundVolumeID() == exam.volumes["DWI_b800"].GetID()
+
+
+def test_the_exams_own_display_stays(shown: Shown) -> None:
+    display = shown.exams[0].volumes["DWI_b800"].GetDisplayNode()
+    display.AutoWindowLevelOff()
+    display.SetWindowLevel(77, 33)
+    shown.result.show_exam(0)
+    shown.again()
+    assert (display.GetWindow(), display.GetLevel()) == (77, 33)
+
+
+def test_without_maps_the_exams_are_shown_alone(scene: Any, tmp_path: Path) -> None:
+    shown = Shown(scene, tmp_path, Written(maps={}))
+    assert shown.layers() == (shown.exams[3].volumes["DWI_b800"].GetID(), None)
+    assert shown.result.node("legend") is None
+    assert shown.result.node("colours.higher") is None
+    shown.result.remove()
+    assert census(scene) == shown.before
+
+
+# Legend and field
+
+
+def test_the_legend_goes_with_the_map_and_says_what_it_shows(shown: Shown) -> None:
+    result, logic = shown.result, slicer.vtkSlicerColorLogic
+    legend = result.node("legend")
+    assert (legend.GetNumberOfLabels(), legend.GetLabelFormat()) == (6, "%.1f")
+    for index, kind, words in ((0, "towards", "raises the output"), (2, "against", "lowers the output")):
+        result.show_exam(index, kind=kind)
+        node = result.map_node(index, kind)
+        assert legend.GetVisibility()
+        assert legend.GetDisplayableNode() is node
+        assert legend.GetPrimaryDisplayNode() is node.GetDisplayNode()
+        assert logic.GetColorLegendDisplayNode(node) is legend
+        title = f"{words}\nshare of the patient's\nstrongest evidence\nbelow 0.15 not drawn"
+        assert legend.GetTitleText() == title
+        assert [n for n in range(4) if logic.GetNumberOfColorLegendDisplayNodes(result.map_node(n, kind))] == [index]
+    result.set_threshold(0.3)
+    assert legend.GetTitleText().endswith("\nbelow 0.30 not drawn")
+    result.show_exam(0, kind="more")
+    assert not legend.GetVisibility()
+    result.show_exam(1, kind="more")
+    assert legend.GetVisibility()
+    assert legend.GetTitleText().startswith(
+        "raised the output since\nthe exam before\nshare of the patient's\nlargest change"
+    )
+
+
+@pytest.mark.parametrize("hand", [1.0, -1.0])
+def test_the_field_is_the_box_of_the_prediction_and_only_the_shown_exams_is_seen(
+    scene: Any, tmp_path: Path, hand: float
+) -> None:
+    axes = (ROTATION * np.array([1, 1, hand])).T.tolist()
+    result = Shown(scene, tmp_path, Written(axes=axes)).result
+    fields = [result.field_node(index) for index in range(4)]
+    assert not any(field.GetDisplayVisibility() for field in fields)
+    result.show_field(True)
+    result.show_exam(1)
+    assert [bool(field.GetDisplayVisibility()) for field in fields] == [False, True, False, False]
+    assert fields[0].GetSize() == pytest.approx((60, 50, 40))
+    assert fields[0].GetCenter() == pytest.approx((10, 5, 4))
+    to_world = slicer.util.arrayFromVTKMatrix(fields[0].GetObjectToWorldMatrix())
+    assert np.abs(to_world[:3, :3] @ np.diag([1, 1, hand]) - np.array(axes).T).max() < 1e-6
+    assert np.linalg.det(to_world) == pytest.approx(1)
+    display = fields[0].GetDisplayNode()
+    assert not display.GetFillVisibility()
+    assert not display.GetHandlesInteractive()
+    assert fields[0].GetLocked()
+    result.show_field(False)
+    assert not any(field.GetDisplayVisibility() for field in fields)
+
+
+# Numbers and words
+
+
+def test_tables_hold_numbers_as_numbers_and_dates_as_text(shown: Shown) -> None:
+    risk, exams = shown.result.node("table.risk"), shown.result.node("table.exams")
+    assert columns(risk) == {
+        "As of": list(DATES),
+        "Days since first exam": [0, 187, 412, 678],
+        "Risk": pytest.approx([0.1, 0.11, 0.12, 0.13]),
+    }
+    held = columns(exams)
+    assert list(held) == [
+        *("Exam", "Days since first exam", "Months before latest exam", "Attention", "Attention, gradient-weighted"),
+        *("Risk without it", "Liver inside the field", "Cube filled", "Peak of the map"),
+        *("Peak R (mm)", "Peak A (mm)", "Peak S (mm)", "Members positive at the peak"),
+    ]
+    assert held["Attention, gradient-weighted"] == pytest.approx([0.5, math.nan, 0.5, 0.5], nan_ok=True)
+    assert held["Risk without it"] == pytest.approx([0.1, 0.1, 0.1, math.nan], nan_ok=True)
+    assert [held[f"Peak {axis} (mm)"][0] for axis in "RAS"] == [1, 2, 3]
+    for table in (risk, exams):
+        data = table.GetTable()
+        kinds = [data.GetColumn(n).GetClassName() for n in range(data.GetNumberOfColumns())]
+        assert kinds == ["vtkStringArray"] + ["vtkDoubleArray"] * (len(kinds) - 1)
+
+
+def test_charts_show_risk_and_attention_by_date(shown: Shown) -> None:
+    risk, attention = shown.result.node("chart.risk"), shown.result.node("chart.attention")
+    assert (risk.GetTitle(), attention.GetTitle()) == ("HCCNet risk by date", "HCCNet attention by date")
+    assert risk.GetYAxisRange() == (0.0, 0.2)
+    for chart, names in (
+        (risk, ["Risk", "Risk without it"]),
+        (attention, ["Attention", "Attention, gradient-weighted"]),
+    ):
+        series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())]
+        assert [node.GetYColumnName() for node in series] == names
+        assert {node.GetXColumnName() for node in series} == {"Days since first exam"}
+        for node in series:
+            held = columns(node.GetTableNode())
+            assert {node.GetXColumnName(), node.GetYColumnName(), node.GetLabelColumnName()} <= set(held)
+            assert node.GetPlotType() == node.PlotTypeScatter
+
+
+def test_the_sentence_gives_risk_spread_and_horizon(shown: Shown) -> None:
+    assert shown.result.sentence() == (
+        "Estimated risk of a diagnosis of hepatocellular carcinoma within 12 months after 2023-01-11: 12.3%, 8.0% to 16.6% "
+        f"from the smallest to the largest of 2 members. {NOTICE}"
+    )
+
+
+def test_what_is_not_calibrated_is_not_called_a_risk(scene: Any, tmp_path: Path) -> None:
+    result = Shown(scene, tmp_path, Written(calibrated=False)).result
+    assert result.sentence().startswith("Network output, not calibrated, for the risk of a diagnosis of hepatocellular")
+    assert "Network output (not calibrated)" in columns(result.node("table.risk"))
+    assert result.node("chart.risk").GetNthPlotSeriesNode(0).GetYColumnName() == "Network output (not calibrated)"
+
+
+def test_a_demonstration_on_a_patient_gives_no_risk_and_says_so_everywhere(scene: Any, tmp_path: Path) -> None:
+    result = Shown(scene, tmp_path, Written(demonstration=True)).result
+    assert result.sentence() == (
+        "Demonstration only: this result has no meaning for this patient, so no risk of a diagnosis of hepatocellular "
+        f"carcinoma within 12 months after 2023-01-11 is given. {NOTICE}"
+    )
+    for role in ("chart.risk", "chart.attention"):
+        assert result.node(role).GetTitle().endswith(" (demonstration, no meaning)")
+    for node in (result.node("table.risk"), result.node("table.exams"), result.map_node(0)):
+        assert node.GetName().endswith(" (demonstration, no meaning)")
+    assert result.node("legend").GetTitleText().endswith("\ndemonstration, no meaning")
+    assert result.record.node.GetAttribute("HCCNet.meaning") == "demonstration, no meaning"
+
+
+def test_a_demonstration_on_a_phantom_has_a_meaning(scene: Any, tmp_path: Path) -> None:
+    result = Shown(scene, tmp_path, Written(demonstration=True, phantom=True)).result
+    assert result.sentence().startswith("Generated patient (phantom). Estimated risk of a diagnosis")
+    assert result.node("chart.risk").GetTitle() == "HCCNet risk by date"
+
+
+def test_the_script_node_tells_where_the_result_came_from(shown: Shown) -> None:
+    result, node = shown.result, shown.result.record.node
+    assert (node.GetName(), node.GetAttribute("ModuleName")) == ("HCCNet result", "HCCNet")
+    assert node.GetDescription() == node.GetAttribute("HCCNet.notice") == NOTICE
+    assert result.settings == shown.settings
+    assert result.notices == ["The exam of 2021-03-04 was cut."]
+    assert result.bundle == {
+        "name": "test-bundle",
+        "version": "2",
+        "sha256": result.prediction["bundle"]["sha256"],
+        "path": str(shown.bundle),
+    }
+    assert [date.isoformat() for date in result.exam_dates] == list(DATES)
+    assert result.volume(2, "DWI_b0") is shown.exams[2].volumes["DWI_b0"]
+    assert result.report == REPORT
+    assert json.loads(result.node("text.prediction").GetText()) == result.prediction
+
+
+def test_the_test_results_are_predictions_as_the_schema_has_them(shown: Shown) -> None:
+    jsonschema.validate(shown.result.prediction, prediction_schema())
+
+
+def test_a_deleted_text_is_said_to_be_missing(shown: Shown) -> None:
+    shown.scene.RemoveNode(shown.result.node("text.report"))
+    with pytest.raises(ResultError, match=r"^A text of the result was deleted from the scene\. Predict again\.$"):
+        _ = shown.result.report
+
+
+# Places in the hierarchy, and names
+
+
+def test_maps_and_fields_lie_with_their_exam_and_the_rest_in_a_folder_of_the_patient(shown: Shown) -> None:
+    tree, scene = hierarchy(shown.scene), shown.scene
+    patient = tree.GetItemByName("Doe^Jane")
+    study = tree.GetItemChildWithName(patient, "Study 20210907")
+    assert children(scene, study)[2:] == [
+        "HCCNet raises the output 2021-09-07",
+        "HCCNet lowers the output 2021-09-07",
+        "HCCNet raised the output since the exam before 2021-09-07",
+        "HCCNet lowered the output since the exam before 2021-09-07",
+        "HCCNet field 2021-09-07",
+    ]
+    assert children(scene, tree.GetItemChildWithName(patient, "HCCNet result")) == [
+        *("HCCNet result", "HCCNet prediction", "HCCNet report", "HCCNet risk", "HCCNet exams", "HCCNet risk by date"),
+        *("Risk as of each exam", "Risk without the exam", "HCCNet attention by date"),
+        *("Attention", "Attention, gradient-weighted"),
+    ]
+
+
+def test_volumes_outside_the_hierarchy_have_their_result_at_the_top(scene: Any, tmp_path: Path) -> None:
+    written = Written(DATES[:1])
+    folder = write_result(tmp_path, written)
+    (exam,) = add_exams(scene, written)
+    tree = hierarchy(scene)
+    tree.RemoveItem(tree.GetItemByName("Doe^Jane"), False, True)
+    result = show_result(scene, folder, [exam], {})
+    assert children(scene, tree.GetSceneItemID())[-3:] == [
+        "HCCNet raises the output 2021-03-04",
+        "HCCNet lowers the output 2021-03-04",
+        "HCCNet field 2021-03-04",
+    ]
+    result.remove()
+    assert not tree.GetItemByName("HCCNet result")
+
+
+def test_no_name_that_is_made_here_holds_the_patients(shown: Shown) -> None:
+    known = shown.before[0]
+    for index in range(4):
+        shown.result.show_exam(index)
+    made = [node for node in shown.scene.GetNodes() if node.GetID() not in known]
+    assert len(made) > 40
+    assert not [node.GetName() for node in made if "doe" in node.GetName().lower() or "jane" in node.GetName().lower()]
+
+
+# Nothing is left behind
+
+
+def test_removing_leaves_the_scene_as_it_was(shown: Shown) -> None:
+    others = shown.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "own")
+    shown.result.show_exam(1)
+    shown.result.observe(lambda: None)
+    shown.result.remove()
+    background = shown.exams[1].volumes["DWI_b800"].GetID()
+    assert shown.layers() == (background, None)
+    assert Result.find(shown.scene) is None
+    shown.scene.RemoveNode(others)
+    assert census(shown.scene) == shown.before
+    shown.result.remove()
+
+
+def test_removing_leaves_a_foreground_that_is_not_ours(shown: Shown) -> None:
+    own = add_volume(shown.scene, "own", np.zeros(SHAPE, np.int16), AFFINE)
+    shown.views[0].composite.SetForegroundVolumeID(own.GetID())
+    shown.result.set_opacity(0.3)
+    assert shown.views[0].composite.GetForegroundOpacity() != 0.3
+    shown.result.remove()
+    assert shown.layers()[1] == own.GetID()
+
+
+def test_a_saved_results_storage_goes_too(shown: Shown, tmp_path: Path) -> None:
+    save(shown.scene, tmp_path / "saved")
+    kept = [v.GetStorageNode().GetID() for exam in shown.exams for v in exam.volumes.values()]
+    shown.result.remove()
+    assert [n.GetID() for n in shown.scene.GetNodes() if n.IsA("vtkMRMLStorageNode")] == kept
+
+
+def test_a_folder_with_something_of_the_users_stays(shown: Shown) -> None:
+    tree = hierarchy(shown.scene)
+    folder = tree.GetItemByName("HCCNet result")
+    note = shown.scene.AddNewNodeByClass("vtkMRMLTextNode", "my note")
+    tree.CreateItem(folder, note)
+    shown.result.remove()
+    assert children(shown.scene, folder) == ["my note"]
+
+
+def test_another_patients_result_leaves_nothing_of_the_first(scene: Any, tmp_path: Path) -> None:
+    first = Shown(scene, tmp_path / "first", views=2)
+    first_nodes = {node.GetID() for node in scene.GetNodes()} - set(first.before[0])
+    texts = first.result.node("text.prediction")
+    written = Written(("2019-01-02", "2020-02-03"), maps={("towards", 0): spot(SHAPE, (5, 5, 5))})
+    exams = add_exams(scene, written, patient="Roe^Richard")
+    before = census(scene)
+    second = show_result(scene, write_result(tmp_path / "second", written), exams, {})
+    tree = hierarchy(scene)
+    assert children(scene, tree.GetItemByName("Doe^Jane")) == [f"Study {date.replace('-', '')}" for date in DATES]
+    assert texts.GetScene() is None
+    assert first.layers(0) == first.layers(1) == (exams[1].volumes["DWI_b800"].GetID(), None)
+    second.remove()
+    gone = {node_id for node_id in before[0] if node_id in first_nodes}
+    assert (
+        census(scene)[0]
+        == sorted(set(before[0]) - gone)
+        == sorted(
+            {
+                *first.before[0],
+                *[part.GetID() for exam in exams for v in exam.volumes.values() for part in (v, v.GetDisplayNode())],
+            }
+        )
+    )
+
+
+def test_ten_results_in_a_row_take_no_more_nodes_and_memory_than_one(scene: Any, tmp_path: Path) -> None:
+    shape = (80, 72, 24)
+    shown = Shown(scene, tmp_path, Written(shape=shape, affine=np.diag([-2.0, -2.0, 4.0, 1.0])))
+    for _ in range(3):
+        shown.again()
+    nodes, items, used = scene.GetNumberOfNodes(), hierarchy(scene).GetNumberOfItems(), memory()
+    for _ in range(10):
+        result = shown.again()
+        for index in range(4):
+            result.show_exam(index)
+            shown.views[0].picture("Axial", (-80.0, -70.0, 48.0))
+    assert (scene.GetNumberOfNodes(), hierarchy(scene).GetNumberOfItems()) == (nodes, items)
+    one_result = 14 * np.prod(shape) * 4
+    assert memory() - used < one_result
+
+
+def test_what_a_deleted_script_node_leaves_goes_with_the_next_result(shown: Shown) -> None:
+    nodes = shown.scene.GetNumberOfNodes()
+    shown.scene.RemoveNode(shown.result.record.node)
+    assert Result.find(shown.scene) is None
+    again = shown.again()
+    assert shown.scene.GetNumberOfNodes() == nodes
+    again.remove()
+    assert census(shown.scene)[0] == shown.before[0]
+
+
+def test_a_copy_that_the_user_made_of_a_map_stays(shown: Shown) -> None:
+    copy = shown.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "mine")
+    copy.CopyContent(shown.result.map_node(0))
+    for name in shown.result.map_node(0).GetAttributeNames():
+        copy.SetAttribute(name, shown.result.map_node(0).GetAttribute(name))
+    shown.again()
+    shown.again()
+    assert copy.GetScene() is shown.scene
+
+
+# What can't be shown changes nothing
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("prediction.json", None, "prediction.json can't be read from the result's folder. Predict again."),
+        ("prediction.json", b"{", "prediction.json is damaged. Predict again."),
+        ("report.html", None, "report.html can't be read from the result's folder. Predict again."),
+        ("report.html", b"\xff\xfe\xff", "report.html can't be read from the result's folder. Predict again."),
+        (
+            "saliency/more/2021-09-07.nii.gz",
+            None,
+            "The map of what raised the output since the exam before, of the exam of 2021-09-07, can't be read. "
+            "Predict again.",
+        ),
+        (
+            "saliency/2021-03-04.nii.gz",
+            b"\x1f\x8b\x08\x00damaged",
+            "The map of what raises the output, of the exam of 2021-03-04, can't be read. Predict again.",
+        ),
+    ],
+)
+def test_a_damaged_result_is_refused_and_the_earlier_one_stays(
+    shown: Shown, file: str, content: bytes | None, message: str
+) -> None:
+    if content is None:
+        (shown.folder / file).unlink()
+    else:
+        (shown.folder / file).write_bytes(content)
+    before, earlier = census(shown.scene), shown.result.record.node
+    with pytest.raises(ResultError) as error:
+        shown.again()
+    assert str(error.value) == message
+    assert census(shown.scene) == before
+    assert Result.find(shown.scene).record.node is earlier
+
+
+def test_a_result_of_other_exams_is_refused(shown: Shown) -> None:
+    with pytest.raises(ResultError) as error:
+        show_result(shown.scene, shown.folder, shown.exams[:3], shown.settings)
+    assert str(error.value) == "The result is of other exams than those that were given. Predict again."
+    assert Result.find(shown.scene) is not None
+
+
+def test_what_fails_half_way_leaves_nothing(shown: Shown) -> None:
+    shown.result.remove()
+    path = shown.folder / "prediction.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["exams"][3]["field"]["box"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(KeyError):
+        shown.again()
+    assert census(shown.scene) == shown.before
+    with pytest.raises(TypeError):
+        show_result(shown.scene, shown.folder, shown.exams, {"bundle": object()})
+    assert census(shown.scene) == shown.before
+
+
+# Staleness
+
+
+def test_a_fresh_result_is_not_stale(shown: Shown) -> None:
+    assert shown.result.stale_reasons() == []
+    assert shown.result.stale_reasons(dict(reversed(shown.settings.items())), shown.exams[::-1]) == []
+
+
+def test_edited_voxels_make_it_stale_even_when_nobody_was_told(shown: Shown) -> None:
+    called: list[int] = []
+    shown.result.observe(lambda: called.append(1))
+    volume = shown.exams[1].volumes["DWI_b0"]
+    slicer.util.arrayFromVolume(volume)[3, 4, 5] += 1
+    assert not called
+    assert shown.result.stale_reasons() == ["The voxels of DWI_b0 of 2021-09-07 have changed."]
+    slicer.util.arrayFromVolumeModified(volume)
+    assert called
+    slicer.util.arrayFromVolume(volume)[3, 4, 5] -= 1
+    assert shown.result.stale_reasons() == []
+
+
+def test_a_moved_exam_makes_it_stale(shown: Shown) -> None:
+    called: list[int] = []
+    shown.result.observe(lambda: called.append(1))
+    volume = shown.exams[0].volumes["DWI_b800"]
+    reason = ["DWI_b800 of 2021-03-04 has been moved: its geometry or its transform changed."]
+    volume.SetSpacing(4.0, 4.0, 8.1)
+    assert called
+    assert shown.result.stale_reasons() == reason
+    volume.SetSpacing(4.0, 4.0, 8.0)
+    assert shown.result.stale_reasons() == []
+    transform = shown.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "move")
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    assert shown.result.stale_reasons() == []
+    called.clear()
+    shift = np.eye(4)
+    shift[0, 3] = 0.5
+    transform.SetMatrixTransformToParent(matrix(shift))
+    assert called
+    assert shown.result.stale_reasons() == reason
+
+
+def test_a_warping_transform_makes_it_stale(shown: Shown) -> None:
+    volume = shown.exams[0].volumes["DWI_b0"]
+    warp = vtk.vtkThinPlateSplineTransform()
+    source, target = vtk.vtkPoints(), vtk.vtkPoints()
+    for x in (-100, 100):
+        for y in (-100, 100):
+            for z in (-60, 60):
+                source.InsertNextPoint(x, y, z)
+                target.InsertNextPoint(x, y, z)
+    source.InsertNextPoint(0, 0, 4)
+    target.InsertNextPoint(5, 0, 4)
+    warp.SetSourceLandmarks(source)
+    warp.SetTargetLandmarks(target)
+    warp.SetBasisToR()
+    node = shown.scene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
+    node.SetAndObserveTransformToParent(warp)
+    volume.SetAndObserveTransformNodeID(node.GetID())
+    reason = ["DWI_b0 of 2021-03-04 has been moved: its geometry or its transform changed."]
+    assert shown.result.stale_reasons() == reason
+    assert shown.again().stale_reasons() == []
+
+
+def test_a_removed_exam_makes_it_stale(shown: Shown) -> None:
+    called: list[int] = []
+    shown.result.observe(lambda: called.append(1))
+    other = shown.scene.AddNewNodeByClass("vtkMRMLTextNode", "other")
+    shown.scene.RemoveNode(other)
+    assert not called
+    shown.scene.RemoveNode(shown.exams[2].volumes["DWI_b0"])
+    assert called
+    assert shown.result.stale_reasons() == ["DWI_b0 of 2022-04-20 was removed from the scene."]
+
+
+def test_another_bundle_makes_it_stale(shown: Shown) -> None:
+    (shown.bundle / "bundle.json").write_text("{ }", encoding="utf-8")
+    assert shown.result.stale_reasons() == ["The bundle that made the result has been changed or replaced."]
+    (shown.bundle / "bundle.json").unlink()
+    assert shown.result.stale_reasons() == ["The bundle that made the result can't be found any more."]
+
+
+def test_other_settings_and_exams_make_it_stale(shown: Shown) -> None:
+    stale = shown.result.stale_reasons
+    assert stale({**shown.settings, "explain": "none", "device": "cpu"}) == [
+        "Other settings are chosen now: device, explain."
+    ]
+    assert stale(exams=shown.exams[1:]) == ["Other exams, dates or channels are chosen now."]
+    other = add_volume(shown.scene, "other", np.zeros(SHAPE, np.int16), AFFINE)
+    exam = shown.exams[0]
+    swapped = ShownExam(exam.exam_id, exam.date, {**exam.volumes, "DWI_b0": other})
+    assert stale(exams=[swapped, *shown.exams[1:]]) == ["Another volume is chosen now for DWI_b0 of 2021-03-04."]
+
+
+def test_what_is_edited_while_the_prediction_runs_is_stale_from_the_start(shown: Shown) -> None:
+    sent = [with_fingerprints(exam) for exam in shown.exams]
+    slicer.util.arrayFromVolume(shown.exams[0].volumes["DWI_b0"])[:] += 1
+    shown.scene.RemoveNode(shown.exams[1].volumes["DWI_b0"])
+    result = show_result(shown.scene, shown.folder, sent, shown.settings)
+    assert result.stale_reasons() == [
+        "The voxels of DWI_b0 of 2021-03-04 have changed.",
+        "DWI_b0 of 2021-09-07 was removed from the scene.",
+    ]
+
+
+def test_nobody_is_called_after_it_is_no_longer_watched(shown: Shown) -> None:
+    called: list[int] = []
+    shown.result.observe(lambda: called.append(1))
+    shown.result.unobserve()
+    shown.exams[0].volumes["DWI_b0"].SetSpacing(1, 1, 1)
+    shown.scene.RemoveNode(shown.exams[0].volumes["DWI_b0"])
+    assert not called
+
+
+def test_sixteen_volumes_are_checked_in_less_than_fifty_milliseconds(scene: Any) -> None:
+    voxels = np.random.default_rng(0).integers(0, 2000, (117, 91, 20)).astype(np.int16)
+    volumes = [add_volume(scene, f"v{n}", voxels, AFFINE) for n in range(16)]
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        for volume in volumes:
+            fingerprints.fingerprint(volume)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.05
+
+
+# Saved and reopened
+
+
+def rounded(held: dict[str, list[Any]]) -> str:
+    """A table's content to the six digits that Slicer writes into a file; prediction.json keeps all."""
+    return repr({name: [v if isinstance(v, str) else f"{v:.5g}" for v in values] for name, values in held.items()})
+
+
+def told(result: Result) -> dict[str, Any]:
+    """All that should be the same after reopening."""
+    maps = [result.map_node(index, kind) for index in range(4) for kind in ("towards", "against", "more", "less")]
+    found: dict[str, Any] = {
+        "prediction": result.prediction,
+        "report": result.report,
+        "kept": [result.settings, result.bundle, result.notices, result.exam_dates],
+        "state": [result.shown_index, result.shown_kind, result.threshold, result.opacity, result.field_is_shown],
+        "tables": [rounded(columns(result.node(role))) for role in ("table.risk", "table.exams")],
+        "legend": [result.node("legend").GetTitleText(), result.node("legend").GetVisibility()],
+        "sentence": result.sentence(),
+    }
+    for n, node in enumerate(maps):
+        if node is not None:
+            display = node.GetDisplayNode()
+            found[f"map {n}"] = [
+                slicer.util.arrayFromVolume(node).tobytes(),
+                np.round(slicer.util.arrayFromVTKMatrix(to_ras(node)), 6).tolist(),
+                [display.GetWindow(), display.GetLevel(), round(display.GetLowerThreshold(), 6)],
+                [display.GetApplyThreshold(), display.GetInterpolate(), display.GetAutoWindowLevel()],
+                [display.GetColorNode().GetLookupTable().GetTableValue(n) for n in range(256)],
+            ]
+    for role in ("chart.risk", "chart.attention"):
+        chart = result.node(role)
+        series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())]
+        found[role] = [chart.GetTitle(), chart.GetYAxisRange()] + [
+            (
+                s.GetName(),
+                s.GetXColumnName(),
+                s.GetYColumnName(),
+                s.GetLabelColumnName(),
+                s.GetLineStyle(),
+                s.GetMarkerStyle(),
+                s.GetTableNode().GetName(),
+            )
+            for s in series
+        ]
+    for index in range(4):
+        field = result.field_node(index)
+        placed = np.round(slicer.util.arrayFromVTKMatrix(field.GetObjectToWorldMatrix()), 6).tolist()
+        found[f"field {index}"] = [np.round(field.GetSize(), 6).tolist(), placed, bool(field.GetDisplayVisibility())]
+    return found
+
+
+def to_ras(node: Any) -> Any:
+    result = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(result)
+    return result
+
+
+@pytest.fixture(params=["opened", "added to another"])
+def reopened(request: pytest.FixtureRequest, scene: Any, tmp_path: Path) -> tuple[Shown, dict[str, Any]]:
+    """A result that was saved with an oblique geometry, its scene closed and opened again."""
+    written = Written(affine=around_origin(ROTATION, (4.03, 3.97, 8.1), SHAPE), axes=ROTATION.T.tolist())
+    shown = Shown(scene, tmp_path, written)
+    shown.result.show_field(True)
+    shown.result.set_threshold(0.25)
+    shown.result.set_opacity(0.45)
+    shown.result.show_exam(1, kind="against")
+    before = told(shown.result)
+    path = save(scene, tmp_path / "saved")
+    scene.Clear(False)
+    scene.SetURL(str(path))
+    if request.param == "opened":
+        scene.Connect()
+    else:
+        for name in ("a", "b", "c"):
+            add_volume(scene, name, np.zeros(SHAPE, np.int16), AFFINE)
+            scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", name)
+        scene.Import()
+    return shown, before
+
+
+def test_a_reopened_scene_holds_the_same_result(reopened: tuple[Shown, dict[str, Any]]) -> None:
+    shown, before = reopened
+    result = Result.find(shown.scene)
+    assert result is not None
+    assert result.restore() == []
+    after = told(result)
+    assert {name for name in before if after[name] != before[name]} == set()
+    assert result.stale_reasons(shown.settings) == []
+    view = View(shown.scene, "Yellow")
+    result.show_exam(2)
+    node = result.map_node(2)
+    place = (shown.written.affine @ (16, 9, 6, 1))[:3]
+    mask = coloured(view.picture("Axial", place))
+    assert view.composite.GetForegroundVolumeID() == node.GetID()
+    assert np.abs(centre(mask) - view.pixel(place)).max() < 1.5
+
+
+def test_a_reopened_result_is_stale_when_something_is_edited_and_goes_without_a_trace(
+    reopened: tuple[Shown, dict[str, Any]],
+) -> None:
+    shown, _ = reopened
+    result = Result.find(shown.scene)
+    assert result is not None
+    slicer.util.arrayFromVolume(result.volume(0, "DWI_b0"))[0, 0, 0] += 1
+    assert result.stale_reasons() == ["The voxels of DWI_b0 of 2021-03-04 have changed."]
+    result.remove()
+    left = [node.GetName() for node in shown.scene.GetNodes() if (node.GetName() or "").startswith("HCCNet")]
+    assert left == []
+    assert not hierarchy(shown.scene).GetItemByName("HCCNet result")
+
+
+# The module's manners
+
+
+def test_importing_takes_no_time_and_no_heavy_package() -> None:
+    code = (
+        "import sys, time, slicer, slicer.util, numpy, vtk\n"
+        "from vtk.util import numpy_support\n"
+        "start = time.perf_counter()\n"
+        "import HCCNetSlicer.results\n"
+        "took = time.perf_counter() - start\n"
+        "heavy = [name for name in ('torch', 'nibabel', 'scipy', 'monai', 'HCCNetLib') if name in sys.modules]\n"
+        "print(took, heavy)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{MODULE}{os.pathsep}{ROOT}"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    took, heavy = run.stdout.split(maxsplit=1)
+    assert float(took) < 0.5
+    assert heavy.strip() == "[]"
+
+
+def test_a_scene_is_read_where_neither_scipy_nor_torch_is(shown: Shown) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'scipy', 'nibabel'): sys.modules[name] = None\n"
+        "from HCCNetLib.reporting import colours, elements, numbers\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+def test_maps_are_as_in_their_files(shown: Shown) -> None:
+    image = nib.load(shown.folder / "saliency/less/2022-04-20.nii.gz")
+    node = shown.result.map_node(2, "less")
+    assert np.array_equal(slicer.util.arrayFromVolume(node).transpose(2, 1, 0), np.asarray(image.dataobj))
+    assert slicer.util.arrayFromVolume(node).dtype == np.float32
+    assert np.allclose(slicer.util.arrayFromVTKMatrix(to_ras(node)), image.affine)
