@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from HCCNetSlicer import fingerprints, placement, result_nodes
+from HCCNetSlicer import placement, result_nodes
+from HCCNetSlicer.bundle_card import DEMONSTRATION
 from HCCNetSlicer.map_kinds import DIRECTIONS, KINDS, TOWARDS, add_colour_table, default_threshold
 from HCCNetSlicer.record import SERIES, Record, ShownExam, field_role, map_role, volume_role
-from HCCNetSlicer.result_files import ResultError, ResultFiles
+from HCCNetSlicer.result_files import ResultFiles
+from HCCNetSlicer.volumes import grid_of
 
 _DEFAULT_OPACITY = 0.6
 
@@ -20,7 +20,7 @@ def describe(
 ) -> None:
     """Keeps in the script node what is no node: what the prediction was made from, and how it is shown."""
     bundle = {name: prediction["bundle"][name] for name in ("name", "version", "sha256")}
-    record.keep("bundle", {**bundle, "path": str(settings.get("bundle") or _demonstration_bundle())})
+    record.keep("bundle", {**bundle, "path": str(settings.get("bundle") or DEMONSTRATION)})
     record.keep("settings", dict(settings))
     state = {"exam": 0, "kind": TOWARDS.key, "field": False}
     record.keep("state", {**state, "threshold": default_threshold(), "opacity": _DEFAULT_OPACITY})
@@ -102,18 +102,13 @@ def _choose_shown_channels(record: Record) -> None:
     for index, exam in enumerate(record.exams):
         volumes = [(channel, record.volume(index, channel)) for channel in exam["channels"]]
         maps = (record.get(map_role(kind, index)) for kind in KINDS)
-        grid = next((node for node in maps if node is not None), volumes[0][1])
-        on_grid = [
-            channel
-            for channel, volume in volumes
-            if None not in (grid, volume) and fingerprints.same_grid(volume, grid)
-        ]
+        first = next((node for node in maps if node is not None), volumes[0][1])
+        on_grid = [channel for channel, volume in volumes if _share_grid(volume, first)]
         chosen.append({**exam, "shown": on_grid[-1] if on_grid else exam["shown"]})
     record.keep("exams", chosen)
 
 
-def _demonstration_bundle() -> Path:
-    spec = importlib.util.find_spec("HCCNetLib")
-    if spec is None or spec.origin is None:
-        raise ResultError("The library HCCNetLib is not where the module is. Install the extension again.")
-    return Path(spec.origin).parent / "demonstration"
+def _share_grid(one: Any, other: Any) -> bool:
+    if any(node is None or node.GetImageData() is None for node in (one, other)):
+        return False
+    return grid_of(one).matches(grid_of(other))

@@ -41,16 +41,6 @@ def has_moved(volume: Any, taken: Mapping[str, Any]) -> bool:
     return now.shape != then.shape or bool(np.abs(now - then).max(initial=0) > _TOLERANCE_MM)
 
 
-def same_grid(one: Any, other: Any, tolerance_mm: float = 0.1) -> bool:
-    """Whether two volumes have as many voxels along each axis, at the same places in world space."""
-    if one.GetImageData() is None or other.GetImageData() is None:
-        return False
-    if one.GetImageData().GetDimensions() != other.GetImageData().GetDimensions():
-        return False
-    first, second = _places(one), _places(other)
-    return first.shape == second.shape and bool(np.abs(first - second).max() <= tolerance_mm)
-
-
 def _voxels(volume: Any) -> str:
     image = volume.GetImageData()
     scalars = None if image is None else image.GetPointData().GetScalars()

@@ -14,7 +14,9 @@ import vtk
 from HCCNetLib.readers.dates import date_in_name, parse_date
 from HCCNetSlicer.volumes import is_picture
 
-RESULT_ATTRIBUTE = "HCCNet.Result"  # on every node that shows a result; a map is no channel
+# On every node that was made for a result: a map is no channel, and what a deleted script node leaves behind is still known
+# as ours.
+RESULT_ATTRIBUTE = "HCCNet.Result"
 
 _KEY_ATTRIBUTE = "HCCNet.Key"
 _DATE_IN_TEXT = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2}|\d{8})(?!\d)")

@@ -7,18 +7,15 @@ from typing import Any
 
 import slicer
 
+from HCCNetSlicer.hierarchy import Hierarchy
+
 FOLDER = "HCCNet result"
 _MARK = "HCCNet.folder"  # on folders that were made here: others are not ours to remove
 
 
-def tree_of(scene: Any) -> Any:
-    """The scene's subject hierarchy."""
-    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-
-
 def study_of(scene: Any, volumes: Iterable[Any]) -> int:
     """The study item of the first of the volumes that has an item, else that item's parent, else the scene's item."""
-    tree, item = tree_of(scene), _first_item(scene, volumes)
+    tree, item = Hierarchy(scene).node, _first_item(scene, volumes)
     if not item:
         return int(tree.GetSceneItemID())
     level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelStudy()
@@ -27,7 +24,7 @@ def study_of(scene: Any, volumes: Iterable[Any]) -> int:
 
 def add_folder(scene: Any, volumes: Iterable[Any]) -> int:
     """Makes the result's folder under the patient of the first of the volumes that has one, else at the top."""
-    tree, item = tree_of(scene), _first_item(scene, volumes)
+    tree, item = Hierarchy(scene).node, _first_item(scene, volumes)
     level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient()
     patient = tree.GetItemAncestorAtLevel(item, level) if item else 0
     folder = tree.CreateFolderItem(patient or tree.GetSceneItemID(), FOLDER)
@@ -37,7 +34,7 @@ def add_folder(scene: Any, volumes: Iterable[Any]) -> int:
 
 def place(scene: Any, node: Any, parent: int) -> None:
     """Puts a node under an item. In a running Slicer the node may have an item already."""
-    tree = tree_of(scene)
+    tree = Hierarchy(scene).node
     item = tree.GetItemByDataNode(node)
     if item == tree.GetInvalidItemID():
         tree.CreateItem(parent, node)
@@ -47,7 +44,7 @@ def place(scene: Any, node: Any, parent: int) -> None:
 
 def take_out(scene: Any, nodes: Iterable[Any]) -> None:
     """Removes the nodes' items, not the nodes, and then those of our folders that hold nothing any more."""
-    tree = tree_of(scene)
+    tree = Hierarchy(scene).node
     parents = set()
     for node in nodes:
         item = tree.GetItemByDataNode(node)
@@ -62,5 +59,5 @@ def take_out(scene: Any, nodes: Iterable[Any]) -> None:
 
 def _first_item(scene: Any, volumes: Iterable[Any]) -> int:
     """The first volume's item, 0 (no item's number) where none has one."""
-    tree = tree_of(scene)
+    tree = Hierarchy(scene).node
     return next((int(item) for item in map(tree.GetItemByDataNode, volumes) if item != tree.GetInvalidItemID()), 0)

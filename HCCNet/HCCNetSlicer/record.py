@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from HCCNetSlicer import fingerprints, placement
+from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE
 from HCCNetSlicer.map_kinds import DIRECTIONS, KINDS
 
 MODULE_NAME, RESULT_NAME = "HCCNet", "HCCNet result"
@@ -25,8 +26,6 @@ _ROLES = (
     *("text.prediction", "text.report", "table.risk", "table.exams", *SERIES, *SERIES["chart.risk"]),
     *(*SERIES["chart.attention"], "legend", *(f"colours.{direction}" for direction in DIRECTIONS)),
 )
-# On the script node and all that belongs to it: what a deleted script node leaves behind is still known as ours.
-_MARK = "HCCNet.result"
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Record:
         """Adds a script node that refers to nothing yet."""
         node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", RESULT_NAME)
         node.SetAttribute("ModuleName", MODULE_NAME)
-        node.SetAttribute(_MARK, uuid.uuid4().hex)
+        node.SetAttribute(RESULT_ATTRIBUTE, uuid.uuid4().hex)
         record = cls(node)
         record.keep("exams", [])
         return record
@@ -115,7 +114,7 @@ class Record:
     def own(self, role: str, node: Any) -> None:
         """Refers to a node that was made for the result and goes with it."""
         self.refer(role, node)
-        node.SetAttribute(_MARK, self.node.GetAttribute(_MARK))
+        node.SetAttribute(RESULT_ATTRIBUTE, self.node.GetAttribute(RESULT_ATTRIBUTE))
 
     def get(self, role: str) -> Any:
         """A node by its role, None where it was deleted or never was."""
@@ -137,14 +136,14 @@ class Record:
 
     def remove(self) -> None:
         """Removes every node that was made for the result; their items, and folders of ours that are empty then."""
-        scene, mark = self.scene, self.node.GetAttribute(_MARK)
+        scene, mark = self.scene, self.node.GetAttribute(RESULT_ATTRIBUTE)
         roles = [*_ROLES, *(field_role(index) for index in range(len(self.exams)))]
         others = [node for role in roles if (node := self.get(role)) is not None]
         _remove_nodes(scene, [*self.maps(), *others, self.node])
         # What is left with the mark are copies that the user made.
         for node in _marked(scene):
-            if node.GetAttribute(_MARK) == mark:
-                node.RemoveAttribute(_MARK)
+            if node.GetAttribute(RESULT_ATTRIBUTE) == mark:
+                node.RemoveAttribute(RESULT_ATTRIBUTE)
 
 
 def remove_leftovers(scene: Any) -> None:
@@ -168,7 +167,7 @@ def field_role(exam: int) -> str:
 
 
 def _marked(scene: Any) -> Sequence[Any]:
-    return [node for node in scene.GetNodes() if node.GetAttribute(_MARK) is not None]
+    return [node for node in scene.GetNodes() if node.GetAttribute(RESULT_ATTRIBUTE) is not None]
 
 
 def _remove_nodes(scene: Any, nodes: Sequence[Any]) -> None:

@@ -15,6 +15,7 @@ import vtk
 
 from HCCNetSlicer.map_kinds import MapKind
 from HCCNetSlicer.result_files import MapImage
+from HCCNetSlicer.volumes import matrix_of
 
 Column = Sequence[str] | Sequence[float | None]
 
@@ -48,7 +49,7 @@ def add_map(scene: Any, name: str, image: MapImage, colours: Any) -> Any:
     """
     node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.voxels.transpose(2, 1, 0)))
-    node.SetIJKToRASMatrix(_matrix(image.affine))
+    node.SetIJKToRASMatrix(matrix_of(image.affine))
     display = scene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode", f"{name} display")
     display.AutoWindowLevelOff()
     display.SetWindowLevelMinMax(0, 1)
@@ -90,7 +91,7 @@ def add_field(scene: Any, name: str, box: Mapping[str, Any]) -> Any:
     node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
     node.SetROIType(slicer.vtkMRMLMarkupsROINode.ROITypeBox)
     node.SetSize(*box["size_mm"])
-    node.SetAndObserveObjectToNodeMatrix(_matrix(to_world))
+    node.SetAndObserveObjectToNodeMatrix(matrix_of(to_world))
     node.SetLocked(True)
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
@@ -229,9 +230,3 @@ def _risk_words(prediction: Mapping[str, Any]) -> str:
 def _days(dates: Sequence[str], prediction: Mapping[str, Any]) -> list[float]:
     first = min(datetime.date.fromisoformat(exam["date"]) for exam in prediction["exams"])
     return [float((datetime.date.fromisoformat(date) - first).days) for date in dates]
-
-
-def _matrix(values: np.ndarray) -> vtk.vtkMatrix4x4:
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(np.asarray(values, dtype=float).ravel())
-    return matrix

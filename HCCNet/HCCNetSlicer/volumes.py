@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,6 @@ from HCCNetLib.records import PHANTOM_MARK, Affine, Grid
 
 # A mark that our own reader leaves on generated images; a volume that Slicer loaded from a file has lost it.
 PHANTOM_ATTRIBUTE = "HCCNet.Phantom"
-
-_PER_MM = 100  # a volume that moved by less than half a hundredth of a millimetre did not
 
 
 def is_picture(node: Any) -> bool:
@@ -87,18 +83,6 @@ def _bent(node: Any) -> tuple[np.ndarray, Affine]:
     values = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
     x, y, z = image.GetDimensions()
     return values.reshape(z, y, x).transpose(2, 1, 0), array_of(matrix)
-
-
-def fingerprint(node: Any) -> str:
-    """SHA-256 of what would go out of a volume: voxels, and where they lie to a hundredth of a millimetre."""
-    data, affine = picture_of(node)
-    digest = hashlib.sha256(f"{data.dtype.str} {data.shape}".encode())
-    digest.update(np.ascontiguousarray(data.transpose(2, 1, 0)).data)
-    # A scene file keeps directions as text, which comes back changed in its last digits; the corners hardly move.
-    ends = np.array([[0, n - 1] for n in data.shape])
-    corners = np.array([[*index, 1] for index in itertools.product(*ends)])
-    digest.update((np.rint(corners @ affine.T * _PER_MM) + 0.0).tobytes())
-    return digest.hexdigest()
 
 
 def write_volume(node: Any, path: Path) -> None:

@@ -25,8 +25,11 @@ from HCCNetLib.explanation.check import CHECK_FILE
 from HCCNetLib.inference import Prediction
 from HCCNetLib.preprocessing import PreparedExam
 from HCCNetLib.records import Affine, Patient, Refusal
-from HCCNetLib.reporting import ExamPicture, exam_table, render_evaluation, write_report
 from HCCNetLib.reporting.check_report import render_check
+from HCCNetLib.reporting.evaluation_report import render_evaluation
+from HCCNetLib.reporting.report import write_report
+from HCCNetLib.reporting.slices import ExamPicture
+from HCCNetLib.reporting.tables import exam_table
 
 PREDICTION_FILE, REPORT_FILE, SUMMARY_FILE = "prediction.json", "report.html", "summary.json"
 EXAMS_FILE, PATIENTS_FILE = "exams.csv", "patients.csv"

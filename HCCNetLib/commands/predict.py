@@ -30,7 +30,7 @@ from HCCNetLib.explanation.check import find_check
 from HCCNetLib.inference import NOTICE, Prediction, Predictor, Stopwatch
 from HCCNetLib.readers import ReadingOptions, name_as_given, read_input
 from HCCNetLib.records import Cohort, Patient, Refusal, names_exam
-from HCCNetLib.reporting import patient_table
+from HCCNetLib.reporting.tables import patient_table
 
 HELP = "predict the risk of one patient or of a cohort"
 # A mistyped path or a share that is not mounted says nothing against an earlier result.

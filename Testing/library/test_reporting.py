@@ -12,8 +12,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from HCCNetLib.reporting import ExamPicture, colours, png, render_report, slices, timeline, write_report
+from HCCNetLib.reporting import colours, png, slices, timeline
 from HCCNetLib.reporting.numbers import percent
+from HCCNetLib.reporting.report import render_report, write_report
+from HCCNetLib.reporting.slices import ExamPicture
 
 RESEARCH_ONLY = "Research software, not a medical device: not for clinical use."
 CUBE = list(itertools.product((0, 1), repeat=3))

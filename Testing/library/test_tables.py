@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from HCCNetLib.reporting import exam_table, patient_table
+from HCCNetLib.reporting.tables import exam_table, patient_table
 
 NOTICE = "Research software, not a medical device. Not for clinical use."
 RESULT = {

@@ -12,7 +12,7 @@ import slicer
 import slicer.util
 import vtk
 from HCCNetSlicer.liver import write_liver
-from HCCNetSlicer.volumes import fingerprint, grid_of, picture_of, write_volume
+from HCCNetSlicer.volumes import grid_of, picture_of, write_volume
 from mrml_helpers import add_volume, matrix
 
 from HCCNetLib.preprocessing.field import locate_liver
@@ -130,24 +130,6 @@ def test_a_bent_volume_goes_out_as_slicer_would_harden_it(scene: Any, affine: np
     node.HardenTransform()
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node).transpose(2, 1, 0), data)
     np.testing.assert_allclose(grid_of(node).affine, world)
-
-
-def test_edits_and_moves_change_the_fingerprint_and_the_rest_does_not(scene: Any) -> None:
-    node = planted(scene, AFFINES["oblique"])
-    first = fingerprint(node)
-    node.SetName("another name")
-    node.GetDisplayNode().SetAutoWindowLevel(0)
-    assert fingerprint(node) == first
-    slicer.util.arrayFromVolume(node)[0, 0, 0] += 1  # in place, without telling anybody
-    edited = fingerprint(node)
-    assert edited != first
-    still = linear(scene, np.eye(4))
-    node.SetAndObserveTransformNodeID(still.GetID())
-    assert fingerprint(node) == edited
-    moved = np.eye(4)
-    moved[0, 3] = 0.5
-    still.SetMatrixTransformToParent(matrix(moved))
-    assert fingerprint(node) != edited
 
 
 def test_a_phantom_stays_marked_and_others_do_not(scene: Any, tmp_path: Path) -> None:
