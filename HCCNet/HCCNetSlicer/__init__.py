@@ -1,0 +1,1 @@
+"""What the Slicer module is made of; knows nothing of torch."""
