@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import os
 import signal
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
 
+from HCCNetLib.commands.failures import refusal_of
 from HCCNetLib.inference import NOTICE
 from HCCNetLib.records import Refusal
 from HCCNetLib.version import __version__
@@ -54,12 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) went away; Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except MemoryError:
-        return _refuse("The memory does not suffice. Close other programs, or predict fewer exams at once.")
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT):
-            return _refuse(f"{error.strerror}: check permissions and free space.")
-        raise
+    except (MemoryError, OSError, RuntimeError) as error:
+        told = refusal_of(error)
+        if told is None:
+            raise
+        return _refuse(told.message)
 
 
 class _Stop:

@@ -24,7 +24,7 @@ from HCCNetLib.commands.outputs import (
     write_prediction,
     write_table,
 )
-from HCCNetLib.commands.progress import Progress
+from HCCNetLib.commands.progress import Progress, Teller
 from HCCNetLib.explanation import DEFAULT_METHOD, METHODS, PatientExplanation, make_explainer
 from HCCNetLib.explanation.check import find_check
 from HCCNetLib.inference import NOTICE, Prediction, Predictor, Stopwatch
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         cohort = read_input(arguments.input, reading_options(arguments))
     except Refusal as refusal:
         if refusal.code not in _NOT_ABOUT_A_PATIENT:
-            _tell_set_aside(arguments.out, name_as_given(arguments.input))
+            tell_set_aside(arguments.out, name_as_given(arguments.input))
         raise
     bundle = open_bundle(arguments.bundle)
     method = arguments.method or DEFAULT_METHOD
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     return _predict_cohort(job, cohort, arguments.json)
 
 
-def _tell_set_aside(out: Path, patient_id: str) -> None:
+def tell_set_aside(out: Path, patient_id: str) -> None:
     """After a refusal, an earlier result in the same folder would pass for today's."""
     earlier = set_aside(out, patient_id)
     if earlier is not None:
@@ -169,18 +169,18 @@ class Job:
     explaining: Explaining
     tables: bool = False
 
-    def predict(self, patient: Patient, progress: Progress) -> tuple[Prediction, Path]:
+    def predict(self, patient: Patient, progress: Teller) -> tuple[Prediction, Path]:
         """Predicts a patient and writes the result; returns it and its folder. A refused patient keeps no result."""
         try:
             return self._predict(patient, progress)
         except Refusal as refusal:
             if refusal.code not in ("cannot_write", "output_exists"):
-                _tell_set_aside(self.out, patient.patient_id)
+                tell_set_aside(self.out, patient.patient_id)
             raise
         finally:
             progress.close()
 
-    def _predict(self, patient: Patient, progress: Progress) -> tuple[Prediction, Path]:
+    def _predict(self, patient: Patient, progress: Teller) -> tuple[Prediction, Path]:
         watch = Stopwatch()
         with watch.measure("read and prepare"):
             prepared = self.predictor.prepare(patient, progress)
@@ -191,9 +191,11 @@ class Job:
             if explanation is None:
                 prediction, maps = _without_attention(prediction), None
             else:
+                progress("explaining", 0, 1)
                 prediction, maps = explanation.complete(prediction, prepared)
         prediction = replace(prediction, seconds={**watch.seconds, **prediction.seconds})
         channels = self.predictor.bundle.description.channels
+        progress("writing", 0, 1)
         return write_prediction(self.out, patient, prepared, prediction, maps, channels, self.tables)
 
 
@@ -204,7 +206,7 @@ def _without_attention(prediction: Prediction) -> Prediction:
 def _predict_cohort(job: Job, cohort: Cohort, as_json: bool) -> int:
     refused = dict(cohort.refused)
     for patient_id in refused:
-        _tell_set_aside(job.out, patient_id)
+        tell_set_aside(job.out, patient_id)
     predicted: list[tuple[Prediction, Path]] = []
     for number, patient in enumerate(cohort.patients, start=1):
         try:

@@ -5,10 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Protocol, TextIO
 
 _WIDTH = 24
 _LINE_SECONDS = 10.0
+
+
+class Teller(Protocol):
+    """Something that is told where the work stands: a bar, or a client of the worker."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """A stage, how much of it is done, and how much there is."""
+        ...
+
+    def close(self) -> None:
+        """The work is over."""
+        ...
 
 
 @dataclass

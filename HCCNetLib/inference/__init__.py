@@ -9,6 +9,7 @@ from HCCNetLib.inference.predictor import (
     Reading,
     Stopwatch,
     choose_device,
+    full_gpu,
     software_versions,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "Reading",
     "Stopwatch",
     "choose_device",
+    "full_gpu",
     "prediction_schema",
     "software_versions",
 ]

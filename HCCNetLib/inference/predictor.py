@@ -28,6 +28,7 @@ from HCCNetLib.version import __version__
 
 # Ensembles up to this size stay in memory between patients.
 _KEEP_PARAMETERS = 250_000_000
+_WORDS_OF_A_FULL_GPU = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 Progress = Callable[[str, int, int], None]
 
@@ -147,6 +148,28 @@ class _Questions:
         return embeddings[index], times, lengths
 
 
+def full_gpu(error: BaseException) -> Refusal | None:
+    """What to say of an error if it is that of a full GPU, else None."""
+    # Only torch's own allocator has a class for it; CUDA's context and cuBLAS fail with words.
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS_OF_A_FULL_GPU)
+    if not told and not isinstance(error, torch.cuda.OutOfMemoryError):
+        return None
+    message = "The GPU's memory does not suffice. Close other programs that use it, or say --device cpu."
+    return Refusal("out_of_memory", message)
+
+
+@contextmanager
+def refusing_a_full_gpu() -> Iterator[None]:
+    """Whatever part of the block finds the GPU's memory full, a Refusal says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        refusal = full_gpu(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
 class Predictor:
     """Predicts patients with one bundle.
 
@@ -174,7 +197,7 @@ class Predictor:
             progress: called with stage, done and total.
 
         Raises:
-            Refusal: a channel is missing or an image can't be used.
+            Refusal: a channel is missing, an image can't be used, or the GPU's memory does not suffice.
         """
         return self.predict_prepared(patient, self.prepare(patient, progress), observers, progress)
 
@@ -190,6 +213,7 @@ class Predictor:
             prepared.append(prepare_exam(exam, description.channels, description.preprocessing, allow_missing))
         return tuple(prepared)
 
+    @refusing_a_full_gpu()
     @torch.no_grad()
     def predict_prepared(
         self,
@@ -198,7 +222,11 @@ class Predictor:
         observers: Sequence[MemberObserver] = (),
         progress: Progress | None = None,
     ) -> Prediction:
-        """The prediction from exams that were prepared before."""
+        """The prediction from exams that were prepared before.
+
+        Raises:
+            Refusal: the GPU's memory does not suffice, or a network's output is not a number.
+        """
         watch = Stopwatch()
         questions = _Questions.about(patient, self.bundle)
         images = torch.from_numpy(np.stack([p.data for p in prepared])).to(self.device)
@@ -206,23 +234,19 @@ class Predictor:
         voxel_mm = self.bundle.description.preprocessing.spacing_mm
         count = len(self.bundle.description.members)
         probabilities, attentions = [], []
-        try:
-            for index in range(count):
-                _tell(progress, "predicting", index, count)
-                with watch.measure("load"):
-                    model = self._member(index)
-                with watch.measure("encode"):
-                    sequence = _encode(model, images, field, questions, voxel_mm)
-                with watch.measure("classify"):
-                    logits, attention = model.classify(*questions.batch(sequence.embeddings))
-                    probabilities.append(logits.double().sigmoid().cpu().numpy())
-                    attentions.append(_over_all_exams(attention[0], sequence))
-                with watch.measure("explain"):
-                    for observer in observers:
-                        observer.observe(model, sequence)
-        except torch.cuda.OutOfMemoryError as error:
-            message = "The GPU's memory does not suffice. Close other programs that use it, or say --device cpu."
-            raise Refusal("out_of_memory", message) from error
+        for index in range(count):
+            _tell(progress, "predicting", index, count)
+            with watch.measure("load"):
+                model = self._member(index)
+            with watch.measure("encode"):
+                sequence = _encode(model, images, field, questions, voxel_mm)
+            with watch.measure("classify"):
+                logits, attention = model.classify(*questions.batch(sequence.embeddings))
+                probabilities.append(logits.double().sigmoid().cpu().numpy())
+                attentions.append(_over_all_exams(attention[0], sequence))
+            with watch.measure("explain"):
+                for observer in observers:
+                    observer.observe(model, sequence)
         if not np.isfinite(probabilities).all():
             raise Refusal("not_finite", "A network's output is not a number: the bundle's weights can't be used.")
         _tell(progress, "predicting", count, count)
