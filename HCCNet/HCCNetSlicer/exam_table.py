@@ -11,6 +11,7 @@ import datetime
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,7 @@ class ExamTable:
             instances = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
             # A volume of several b-values has them one after the other or in turn; three slices tell.
             some = {instances[n] for n in (0, len(instances) // 2, -1)} if instances else set()
-            values = {b_value_in_tags(lambda tag, uid=uid: self._tag_of(uid, tag)) for uid in some}
+            values = {b_value_in_tags(partial(self._tag_of, uid)) for uid in some}
             self._b_values[key] = values.pop() if len(values) == 1 else None
         return self._b_values[key]
 

@@ -48,7 +48,7 @@ def _voxels(volume: Any) -> str:
         return "none"
     values = np.ascontiguousarray(vtk_to_numpy(scalars))
     digest = hashlib.sha256(f"{values.dtype.str} {values.shape} {image.GetDimensions()}".encode())
-    digest.update(values)
+    digest.update(values.data)
     return digest.hexdigest()
 
 

@@ -53,6 +53,7 @@ class _Run:
     folder: Path
     exams: Sequence[ShownExam]
     settings: Settings
+    observer: int
 
 
 class Predictions:
@@ -67,8 +68,6 @@ class Predictions:
         self.scene = scene
         self.client = client
         self._run: _Run | None = None
-        # A result must not come into a scene that its exams have left.
-        self._tag = scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.cancel())
 
     @property
     def is_running(self) -> bool:
@@ -97,7 +96,9 @@ class Predictions:
         except BaseException:
             self.client.release(folder)
             raise
-        self._run = _Run(folder, shown, settings)
+        # A result must not come into a scene that its exams have left.
+        observer = self.scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.cancel())
+        self._run = _Run(folder, shown, settings, observer)
         self.client.predict(
             PredictRequest(
                 table=table,
@@ -119,7 +120,7 @@ class Predictions:
             else:
                 events.append(event)
                 if isinstance(event, Failure) and event.of_request:
-                    self._run = None
+                    self._end()
         return events
 
     def wait(self, on_event: Callable[[Event | Shown], None] | None = None) -> Result:
@@ -145,17 +146,22 @@ class Predictions:
 
     def cancel(self) -> None:
         """Ends a prediction that is under way; an earlier result stays."""
-        self._run = None
+        self._end()
         self.client.cancel()
 
     def close(self) -> None:
-        """Ends the worker."""
-        self._run = None
-        self.scene.RemoveObserver(self._tag)
+        """Ends the worker, and a prediction that is under way."""
+        self._end()
         self.client.close()
 
-    def _show(self, event: WorkerResult) -> Event | Shown:
+    def _end(self) -> _Run | None:
         run, self._run = self._run, None
+        if run is not None:
+            self.scene.RemoveObserver(run.observer)
+        return run
+
+    def _show(self, event: WorkerResult) -> Event | Shown:
+        run = self._end()
         if run is None:
             raise RuntimeError("a result came that nobody waits for")
         try:

@@ -79,7 +79,7 @@ def _read_map(path: Path, kind: MapKind, date: str) -> MapImage:
     from nibabel.filebasedimages import ImageFileError
 
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         voxels = np.asarray(image.dataobj, dtype=np.float32)
     except (OSError, EOFError, ValueError, zlib.error, ImageFileError):
         message = f"The map of what {kind.words}, of the exam of {date}, can't be read. Predict again."

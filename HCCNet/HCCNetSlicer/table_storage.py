@@ -18,6 +18,10 @@ def store_table(table: ExamTable, node: Any) -> None:
     state, said = table.state, table.state.corrections
     ids = [*state.loose, *said.cells.values(), *said.livers.values()]
     places = {node_id: number for number, node_id in enumerate(dict.fromkeys(filter(None, ids)))}
+
+    def place_of(node_id: str | None) -> int | None:
+        return None if node_id is None else places[node_id]
+
     content = {
         "channels": state.channels,
         "missing_channels": state.missing_channels,
@@ -25,9 +29,9 @@ def store_table(table: ExamTable, node: Any) -> None:
         "patient": state.patient,
         "loose": [places[node_id] for node_id in state.loose],
         "dates": {key: date.isoformat() if date else None for key, date in said.dates.items()},
-        "cells": [[*place, places.get(node_id)] for place, node_id in said.cells.items()],
+        "cells": [[*place, place_of(node_id)] for place, node_id in said.cells.items()],
         "included": said.included,
-        "livers": {key: places.get(node_id) for key, node_id in said.livers.items()},
+        "livers": {key: place_of(node_id) for key, node_id in said.livers.items()},
         "removed": sorted(said.removed),
         "added": said.added,
     }

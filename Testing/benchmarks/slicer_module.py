@@ -51,7 +51,9 @@ def main() -> None:
         result = predictions.wait()
         whole = time.perf_counter() - start
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in result.prediction["seconds"].items())
-        print(f"{'warm' if run else 'cold'}: {whole:.2f} s, of which out of the scene {sent:.2f}; in the worker: {stages}")
+        print(
+            f"{'warm' if run else 'cold'}: {whole:.2f} s, of which out of the scene {sent:.2f}; in the worker: {stages}"
+        )
     predictions.close()
 
 

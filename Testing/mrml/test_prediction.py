@@ -22,6 +22,7 @@ from HCCNetSlicer.prediction import Predictions, Settings, Shown
 from HCCNetSlicer.results import Result
 from HCCNetSlicer.worker_client import Failure, Progress, WorkerClient, WorkerError, default_command
 from mrml_helpers import add_file, matrix
+from result_helpers import save
 from slicer_fakes import modules
 
 from HCCNetLib.bundles import DEMONSTRATION_BUNDLE
@@ -252,14 +253,13 @@ def test_ten_predictions_in_a_row_leave_nodes_and_memory_flat(
 
 
 def test_the_result_comes_back_with_the_saved_scene(scene: Any, predictions: Predictions, tmp_path: Path) -> None:
-    from result_helpers import reopen_scene, save_scene
-
     table = one_exam(scene)
     result = predict(predictions, table)
     sentence, risk = result.sentence(), result.prediction["risk"]
     voxels = slicer.util.arrayFromVolume(result.map_node(0)).copy()
-    save_scene(scene, tmp_path)
-    reopen_scene(scene, tmp_path)
+    save(scene, tmp_path / "saved")
+    scene.Clear(True)
+    scene.Connect()
     again = Result.find(scene)
     assert again is not None
     again.restore()
