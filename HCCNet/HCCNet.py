@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
+from slicer.util import VTKObservationMixin
 
 
 def _library_root() -> Path:
@@ -34,12 +36,14 @@ def _library_root() -> Path:
 if str(_library_root()) not in sys.path:
     sys.path.insert(0, str(_library_root()))
 
+from HCCNetLib.records import Refusal  # noqa: E402
 from HCCNetSlicer.bundle_card import BundleCard, read_card  # noqa: E402
 from HCCNetSlicer.dependencies import ensure  # noqa: E402
 from HCCNetSlicer.exam_table import ExamTable, TableExam  # noqa: E402
-from HCCNetSlicer.folders import load_folder  # noqa: E402
-from HCCNetSlicer.prediction import Predictions, Settings  # noqa: E402
+from HCCNetSlicer.folders import fill_from_folder  # noqa: E402
+from HCCNetSlicer.prediction import Predictions, Settings, as_shown  # noqa: E402
 from HCCNetSlicer.results import Result  # noqa: E402
+from HCCNetSlicer.table_storage import restore_table, store_table  # noqa: E402
 from HCCNetSlicer.worker_client import WorkerClient, default_command  # noqa: E402
 
 Exams = ExamTable | Sequence[TableExam] | Mapping[datetime.date | str, Mapping[str, Any]]
@@ -64,25 +68,160 @@ class HCCNet(ScriptedLoadableModule):
         )
 
 
-class HCCNetWidget(ScriptedLoadableModuleWidget):
-    """The module's panel: for now it says how to predict from the Python console."""
+class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's window: its panels, and what one of them means for the others."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self._parameters: Any = None
+        self._gui_tag: Any = None
 
     def setup(self) -> None:
-        """Builds the panel."""
-        import qt
+        """Builds the window."""
+        from HCCNetWindow.exam_panel import ExamPanel
+        from HCCNetWindow.model_panel import ModelPanel
+        from HCCNetWindow.result_panel import ResultPanel
+        from HCCNetWindow.run_panel import RunPanel
+        from HCCNetWindow.setup_panel import SetupPanel
 
         ScriptedLoadableModuleWidget.setup(self)
-        text = qt.QLabel(
-            _(
-                "Research software, not a medical device; not for clinical use.\n\nThe window is not here yet. In the Python "
-                "console:\n\nlogic = slicer.util.getModuleLogic('HCCNet')\ntable = logic.load_folder(FOLDER)\n"
-                "print(logic.predict(table).sentence())"
-            )
+        window = slicer.util.loadUI(self.resourcePath("UI/HCCNet.ui"))
+        self.layout.addWidget(window)
+        self.ui = slicer.util.childWidgetVariables(window)
+        window.setMRMLScene(slicer.mrmlScene)
+        self.logic = HCCNetLogic()
+        self.run = RunPanel(self.ui, lambda: self.logic.predictions, self._begin, self._show_result)
+        self.exams = ExamPanel(self.ui, ExamTable(slicer.mrmlScene), self._exams_changed, self.run.tell)
+        self.model = ModelPanel(self.ui, self._bundle_changed, self.run.tell, verification_command)
+        self.advanced = SetupPanel(
+            self.ui, self._settings_changed, temporary_folder(), self._worker_versions, self.logic.close
         )
-        text.wordWrap = True
-        text.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
-        self.layout.addWidget(text)
-        self.layout.addStretch(1)
+        self.result = ResultPanel(self.ui, self.logic.result, self._stale_reasons, self.run.tell)
+        scene, events = slicer.mrmlScene, slicer.vtkMRMLScene
+        self.addObserver(scene, events.StartCloseEvent, self._scene_starts_to_close)
+        for event in (events.EndCloseEvent, events.EndImportEvent):
+            self.addObserver(scene, event, self._scene_is_another)
+        for event in (events.NodeAddedEvent, events.NodeRemovedEvent):
+            self.addObserver(scene, event, self._nodes_changed)
+        self._take_parameters()
+
+    def cleanup(self) -> None:
+        """Slicer closes, or the module is reloaded: timers tick on if nobody stops them."""
+        self.removeObservers()
+        self._leave_parameters()
+        for panel in (self.run, self.exams, self.model):
+            panel.stop()
+        self.result.forget()
+        self.logic.close()
+
+    def enter(self) -> None:
+        """The user opens the module."""
+        self._take_parameters()
+
+    def exit(self) -> None:
+        """The user leaves the module; a prediction goes on."""
+        self._leave_parameters()
+
+    def onReload(self) -> None:  # noqa: N802 - Slicer's name
+        """Reloads the helpers too: Slicer reloads the main script alone."""
+        for name in [name for name in sys.modules if name.split(".")[0] in ("HCCNetSlicer", "HCCNetWindow")]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    # ------------------------------------------------------------ the user's choices, which the scene keeps
+
+    def _take_parameters(self) -> None:
+        """Shows what the scene keeps, also after another scene was opened."""
+        from HCCNetWindow.parameters import HCCNetParameters
+
+        self._leave_parameters()
+        node = self.logic.getParameterNode()
+        self._parameters = HCCNetParameters(node)
+        self._gui_tag = self._parameters.connectGui(self.ui)
+        self.model.choose(self._parameters.bundle)
+        self.advanced.choose(self._parameters.device, self._parameters.explain, self._parameters.method)
+        restore_table(self.exams.table, node)
+        self._set_channels()
+        self.exams.request_update()
+        self.result.find()
+
+    def _leave_parameters(self) -> None:
+        if self._parameters is not None:
+            self._parameters.disconnectGui(self._gui_tag)
+        self._parameters = self._gui_tag = None
+
+    def _scene_starts_to_close(self, caller: Any, event: str) -> None:
+        self._leave_parameters()
+        self.result.forget()
+        self.exams.table.clear()
+
+    def _scene_is_another(self, caller: Any, event: str) -> None:
+        self._take_parameters()
+        if self.result.result is not None:
+            self.result.result.restore()
+            self.result.find()
+
+    def _nodes_changed(self, caller: Any, event: str) -> None:
+        if not slicer.mrmlScene.IsBatchProcessing():
+            self.exams.request_update()
+
+    # ------------------------------------------------------------ what one panel means for the others
+
+    def _settings(self) -> Settings:
+        path = self.model.path
+        return Settings(
+            bundle=Path(path) if path else None,
+            explain=self.advanced.explain,
+            method=self.advanced.method,
+            device=self.advanced.device,
+            one_space=self.exams.table.state.one_space,
+        )
+
+    def _begin(self) -> None:
+        """Begins a prediction of what the window shows."""
+        self.logic.begin(self.exams.table, self.model.path or None, self._settings())
+
+    def _exams_changed(self) -> None:
+        if self._parameters is None:  # the scene is being closed
+            return
+        store_table(self.exams.table, self.logic.getParameterNode())
+        obstacles = [problem.message for problem in self.exams.table.problems() if problem.blocks]
+        if self.model.card is None:
+            obstacles.insert(0, _("Choose a bundle that can be read."))
+        self.run.set_obstacles(obstacles)
+        self.result.request_stale_check()
+
+    def _bundle_changed(self) -> None:
+        self._parameters.bundle = self.model.path
+        self._set_channels()
+        self.exams.request_update()
+
+    def _set_channels(self) -> None:
+        card = self.model.card
+        if card is not None:
+            self.exams.table.set_channels(card.channels, card.missing_channels)
+
+    def _settings_changed(self) -> None:
+        self._parameters.device = self.advanced.device
+        self._parameters.explain = self.advanced.explain
+        self._parameters.method = self.advanced.method
+        self.result.request_stale_check()
+
+    def _show_result(self) -> None:
+        self.result.find()
+        self.exams.request_update()
+
+    def _stale_reasons(self, result: Result) -> Sequence[str]:
+        """Against what is chosen now; while the table can't be used, against the scene alone."""
+        try:
+            exams = self.exams.table.exams()
+            return result.stale_reasons(self._settings().plain(exams), as_shown(exams))
+        except Refusal:
+            return result.stale_reasons()
+
+    def _worker_versions(self) -> dict[str, str]:
+        return self.logic.predictions.client.versions
 
 
 class HCCNetLogic(ScriptedLoadableModuleLogic):
@@ -131,10 +270,7 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
             find_spec("nibabel") is None
         ):  # which reads the images; what else is missing is asked for with the prediction
             ensure()
-        loaded = load_folder(slicer.mrmlScene, Path(folder))
-        table.fill_from_patient(loaded.item)
-        for key, liver in loaded.livers.items():
-            table.set_liver(key, liver)
+        fill_from_folder(table, Path(folder))
         return table
 
     def predict(
@@ -213,11 +349,21 @@ def _as_exams(exams: Exams, card: BundleCard, settings: Settings) -> Sequence[Ta
     return exams
 
 
-def _make_client() -> WorkerClient:
+def temporary_folder() -> Path:
+    """Where Slicer keeps temporary files; the system's place where there is no Slicer."""
     application = getattr(slicer, "app", None)
-    temporary = Path(application.temporaryPath) if application is not None else None
+    return Path(tempfile.gettempdir() if application is None else application.temporaryPath)
+
+
+def verification_command(bundle: Path) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that verify a bundle in a process of its own."""
+    (python, *_worker), environment = default_command(_library_root())
+    return [python, "-m", "HCCNetLib", "bundle", "verify", str(bundle)], environment
+
+
+def _make_client() -> WorkerClient:
     command, environment = default_command(_library_root())
-    return WorkerClient(command, environment, scratch_root=temporary)
+    return WorkerClient(command, environment, scratch_root=temporary_folder())
 
 
 class HCCNetTest(ScriptedLoadableModuleTest):

@@ -18,6 +18,7 @@ from typing import Any
 import slicer
 
 from HCCNetLib.readers.channels import CHANNELS
+from HCCNetLib.readers.exams import in_exam
 from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, channels_of_series
 from HCCNetLib.records import Refusal
 from HCCNetSlicer.exam_problems import Cell, ProblemFinder, Row, TableProblem
@@ -357,6 +358,6 @@ def _write_exam(exam: TableExam, folder: Path, number: int) -> dict[str, str]:
         try:
             column, path = write_liver(exam.liver, folder, f"exam-{number}-liver")
         except Refusal as refusal:
-            raise Refusal(refusal.code, f"Exam {exam.exam_id}: {refusal.message}", exam.exam_id) from refusal
+            raise in_exam(refusal, exam.exam_id) from refusal
         line[column] = path.name
     return line

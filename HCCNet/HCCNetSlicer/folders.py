@@ -14,6 +14,7 @@ import slicer.util
 from HCCNetLib.readers import read_input
 from HCCNetLib.readers.exams import check_images
 from HCCNetLib.records import Box, Exam, Image, Patient, Refusal
+from HCCNetSlicer.exam_table import ExamTable
 from HCCNetSlicer.hierarchy import Hierarchy
 from HCCNetSlicer.volumes import PHANTOM_ATTRIBUTE, matrix_of
 
@@ -62,6 +63,15 @@ def load_folder(scene: Any, path: Path) -> LoadedPatient:
                 scene.RemoveNode(node)
         raise
     return LoadedPatient(item, livers, tuple(problem.message for problem in problems))
+
+
+def fill_from_folder(table: ExamTable, path: Path) -> tuple[str, ...]:
+    """Loads a patient's folder and fills a table with it; returns what a reader should know. Raises Refusal."""
+    loaded = load_folder(table.scene, path)
+    table.fill_from_patient(loaded.item)
+    for key, liver in loaded.livers.items():
+        table.set_liver(key, liver)
+    return loaded.problems
 
 
 def _all_nodes(scene: Any) -> list[Any]:

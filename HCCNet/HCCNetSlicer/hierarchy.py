@@ -44,6 +44,11 @@ class Hierarchy:
         """Greyscale volumes below an item that are no result of ours."""
         return [node for node in map(self.node.GetItemDataNode, self.below(item)) if is_input(node)]
 
+    def volumes_at(self, item: int) -> list[Any]:
+        """Those below an item, and the item's own if it is one."""
+        node = self.node.GetItemDataNode(item)
+        return [*([node] if is_input(node) else []), *self.volumes(item)]
+
     def patients(self) -> list[int]:
         """Items of the patients that have volumes."""
         level, node = _Constants.GetDICOMLevelPatient(), self.node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from HCCNetLib.readers.exams import LIVER_BOX, LIVER_MASK
 from HCCNetLib.records import Affine, Refusal
 from HCCNetSlicer.volumes import array_of, picture_of, to_world, write_nifti
 
-LIVER_CLASSES = ("vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode", "vtkMRMLMarkupsROINode")
+_SEGMENTATION, _LABEL_MAP, _ROI = "vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode", "vtkMRMLMarkupsROINode"
+LIVER_CLASSES = (_SEGMENTATION, _LABEL_MAP, _ROI)
 
 
 def write_liver(node: Any, folder: Path, name: str) -> tuple[str, Path]:
@@ -31,26 +33,38 @@ def write_liver(node: Any, folder: Path, name: str) -> tuple[str, Path]:
     Raises:
         Refusal: empty, several labels or segments, or a node of another kind.
     """
-    kind = node.GetClassName()
-    if kind == "vtkMRMLMarkupsROINode":
+    if node.GetClassName() == _ROI:
         path = folder / f"{name}.json"
         low, high = _box(node)
         path.write_text(json.dumps({"low_mm": low, "high_mm": high}), encoding="ascii")
         return LIVER_BOX, path
-    if kind == "vtkMRMLSegmentationNode":
-        mask, affine = _segment(node)
-    elif kind == "vtkMRMLLabelMapVolumeNode":
-        mask, affine = _label(node)
+    mask, affine = _mask(node)
+    path = folder / f"{name}.nii"
+    write_nifti(path, mask.astype(np.uint8), affine)
+    return LIVER_MASK, path
+
+
+def liver_fingerprint(node: Any) -> str:
+    """SHA-256 of what ``write_liver`` would write, places to a hundredth of a millimetre; raises Refusal as it does."""
+    if node.GetClassName() == _ROI:
+        places, voxels = np.array(_box(node)), b""
     else:
+        mask, affine = _mask(node)
+        places, voxels = affine, np.packbits(mask).tobytes() + str(mask.shape).encode()
+    return hashlib.sha256((np.rint(places * 100) + 0.0).tobytes() + voxels).hexdigest()
+
+
+def _mask(node: Any) -> tuple[np.ndarray, Affine]:
+    kind = node.GetClassName()
+    if kind not in (_SEGMENTATION, _LABEL_MAP):
         message = (
             "The liver must be given as a segmentation, a label map or an ROI; the node that was chosen is neither."
         )
         raise Refusal("bad_liver", message)
+    mask, affine = _segment(node) if kind == _SEGMENTATION else _label(node)
     if not mask.any():
         raise Refusal("empty_liver_mask", "The liver mask marks no voxel. Draw the liver, or choose no mask.")
-    path = folder / f"{name}.nii"
-    write_nifti(path, mask.astype(np.uint8), affine)
-    return LIVER_MASK, path
+    return mask, affine
 
 
 def _box(node: Any) -> tuple[list[float], list[float]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import slicer
 
+from HCCNetLib.readers.exams import in_exam
+from HCCNetLib.records import Refusal
 from HCCNetSlicer.exam_table import TableExam, write_exams
+from HCCNetSlicer.liver import liver_fingerprint
 from HCCNetSlicer.results import Result, ResultError, ShownExam, show_result, with_fingerprints
 from HCCNetSlicer.worker_client import Event, Failure, PredictRequest, WorkerClient, WorkerError
 from HCCNetSlicer.worker_client import Result as WorkerResult
@@ -34,9 +37,22 @@ class Settings:
     device: str = "auto"
     one_space: bool = False
 
-    def plain(self) -> dict[str, Any]:
-        """As it is kept with a result."""
-        return {**self.__dict__, "bundle": str(self.bundle) if self.bundle else ""}
+    def plain(self, exams: Sequence[TableExam]) -> dict[str, Any]:
+        """What a result depends on besides the volumes of its exams, as it is kept with it; not the device."""
+        return {
+            "bundle": str(self.bundle) if self.bundle else "",
+            "explain": self.explain,
+            "method": self.method,
+            "one_space": self.one_space,
+            "livers": {exam.exam_id: _liver_of(exam) for exam in exams if exam.liver is not None},
+        }
+
+
+def _liver_of(exam: TableExam) -> str:
+    try:
+        return liver_fingerprint(exam.liver)
+    except Refusal as refusal:
+        raise in_exam(refusal, exam.exam_id) from refusal
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,7 @@ class _Run:
 
     folder: Path
     exams: Sequence[ShownExam]
-    settings: Settings
+    settings: Mapping[str, Any]
     observer: int
 
 
@@ -86,7 +102,8 @@ class Predictions:
             raise ValueError("a prediction is under way")
         folder = self.client.new_folder()
         try:
-            shown = [with_fingerprints(ShownExam(exam.exam_id, exam.date, exam.volumes)) for exam in exams]
+            kept = settings.plain(exams)
+            shown = [with_fingerprints(exam) for exam in as_shown(exams)]
             table = write_exams(exams, folder)
         except OSError as error:
             self.client.release(folder)
@@ -98,7 +115,7 @@ class Predictions:
             raise
         # A result must not come into a scene that its exams have left.
         observer = self.scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.cancel())
-        self._run = _Run(folder, shown, settings, observer)
+        self._run = _Run(folder, shown, kept, observer)
         self.client.predict(
             PredictRequest(
                 table=table,
@@ -165,11 +182,16 @@ class Predictions:
         if run is None:
             raise RuntimeError("a result came that nobody waits for")
         try:
-            return Shown(show_result(self.scene, event.path.parent, run.exams, run.settings.plain(), event.notices))
+            return Shown(show_result(self.scene, event.path.parent, run.exams, run.settings, event.notices))
         except ResultError as error:
             return Failure(WorkerError("bad_result", str(error)))
         finally:
             self.client.release(run.folder)
+
+
+def as_shown(exams: Sequence[TableExam]) -> list[ShownExam]:
+    """Exams as a result knows them."""
+    return [ShownExam(exam.exam_id, exam.date, exam.volumes) for exam in exams]
 
 
 def _let_slicer_work() -> None:

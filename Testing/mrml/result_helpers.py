@@ -15,9 +15,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import slicer
-from HCCNetSlicer.results import ShownExam
 from mrml_helpers import add_patient, add_study, add_volume
 from vtk.util.numpy_support import vtk_to_numpy
+
+from HCCNetSlicer.results import ShownExam
 
 SHAPE = (40, 36, 12)
 SPACING = (4.0, 4.0, 8.0)

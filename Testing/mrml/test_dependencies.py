@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 import slicer
 import slicer.util
+
 from HCCNetSlicer import dependencies
 from HCCNetSlicer.dependencies import DependencyError, check, ensure, offline_instructions
 

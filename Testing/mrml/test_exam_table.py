@@ -11,14 +11,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import slicer
-from HCCNetSlicer.exam_table import ExamTable, write_exams
-from HCCNetSlicer.folders import load_folder
-from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE
-from HCCNetSlicer.table_storage import restore_table, store_table
 from mrml_helpers import add_patient, add_study, add_volume, hierarchy, matrix
 
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
+from HCCNetSlicer.exam_table import ExamTable, write_exams
+from HCCNetSlicer.folders import load_folder
+from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE
+from HCCNetSlicer.table_storage import restore_table, store_table
 
 DWI = ("DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800")
 AFFINE = np.diag([-3.0, -3.0, 4.0, 1.0])

@@ -16,11 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import slicer
-from HCCNetSlicer.exam_table import ExamTable
-from HCCNetSlicer.folders import load_folder
-from HCCNetSlicer.prediction import Predictions, Settings, Shown
-from HCCNetSlicer.results import Result
-from HCCNetSlicer.worker_client import Failure, Progress, WorkerClient, WorkerError, default_command
 from mrml_helpers import add_file, matrix
 from result_helpers import save
 from slicer_fakes import modules
@@ -29,6 +24,11 @@ from HCCNetLib.bundles import DEMONSTRATION_BUNDLE
 from HCCNetLib.inference import Predictor
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
+from HCCNetSlicer.exam_table import ExamTable
+from HCCNetSlicer.folders import load_folder
+from HCCNetSlicer.prediction import Predictions, Settings, Shown
+from HCCNetSlicer.results import Result
+from HCCNetSlicer.worker_client import Failure, Progress, WorkerClient, WorkerError, default_command
 
 ROOT = Path(__file__).resolve().parents[2]
 RA01 = ROOT / "HCCNetLib" / "samples" / "RA01"

@@ -19,8 +19,6 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from HCCNetSlicer import fingerprints
-from HCCNetSlicer.results import Result, ResultError, ShownExam, show_result, with_fingerprints
 from mrml_helpers import add_volume, hierarchy, matrix
 from result_helpers import (
     AFFINE,
@@ -42,6 +40,8 @@ from result_helpers import (
 
 from HCCNetLib.inference import prediction_schema
 from HCCNetLib.reporting import colours
+from HCCNetSlicer import fingerprints
+from HCCNetSlicer.results import Result, ResultError, ShownExam, show_result, with_fingerprints
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "HCCNet"

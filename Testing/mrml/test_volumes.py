@@ -11,13 +11,13 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from HCCNetSlicer.liver import write_liver
-from HCCNetSlicer.volumes import grid_of, picture_of, write_volume
 from mrml_helpers import add_volume, matrix
 
 from HCCNetLib.preprocessing.field import locate_liver
 from HCCNetLib.readers.nifti import NiftiImage, read_box
 from HCCNetLib.records import PHANTOM_MARK, Refusal
+from HCCNetSlicer.liver import write_liver
+from HCCNetSlicer.volumes import grid_of, picture_of, write_volume
 
 SHAPE = (12, 10, 8)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import MODULE, ROOT
+
 from HCCNetSlicer.worker_client import (
     Event,
     Failure,

@@ -1,0 +1,57 @@
+"""A result out of the scene into files: each is written aside and renamed when whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from HCCNetSlicer.map_kinds import KINDS
+from HCCNetSlicer.results import Result
+from HCCNetSlicer.volumes import picture_of, write_nifti
+
+
+def write_report(result: Result, path: Path) -> None:
+    """Saves the self-contained HTML report; raises OSError, ResultError."""
+    _write_aside(path, lambda aside: aside.write_text(result.report, encoding="utf-8"))
+
+
+def write_table(result: Result, path: Path) -> None:
+    """Saves the exams as CSV, as ``hccnet predict --csv`` does; raises OSError, ResultError."""
+    from HCCNetLib.reporting.tables import exam_table
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(exam_table(result.prediction))
+    _write_aside(path, lambda aside: aside.write_text(text.getvalue(), encoding="utf-8"))
+
+
+def write_maps(result: Result, folder: Path) -> list[Path]:
+    """Saves every map that is in the scene as ``<date>-<kind>.nii.gz``, in the scene's space; raises OSError.
+
+    Returns:
+        The files, as they are now.
+    """
+    files = []
+    words = "demonstration, no meaning" if result.prediction["bundle"]["demonstration"] else "research software only"
+    for index, date in enumerate(result.exam_dates):
+        for kind in KINDS:
+            node = result.map_node(index, kind)
+            if node is None:
+                continue
+            data, affine = picture_of(node)
+            path = folder / f"{date.isoformat()}-{kind}.nii.gz"
+            _write_aside(path, lambda aside, d=data, a=affine, k=kind: write_nifti(aside, d, a, f"HCCNet {k}; {words}"))
+            files.append(path)
+    return files
+
+
+def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    # The suffix stays, since it decides the format.
+    aside = path.with_name(f".hccnet-{secrets.token_hex(6)}-{path.name}")
+    try:
+        write(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,38 @@
+"""What several panels do alike."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import qt
+import slicer
+
+
+@contextlib.contextmanager
+def wait_cursor() -> Iterator[None]:
+    """The waiting cursor, which goes whatever happens."""
+    slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+    try:
+        yield
+    finally:
+        slicer.app.restoreOverrideCursor()
+
+
+def timer(milliseconds: int, slot: Callable[[], None], once: bool = False) -> Any:
+    """A timer that is not started; it ticks only while somebody keeps it."""
+    made = qt.QTimer()
+    made.setInterval(milliseconds)
+    made.setSingleShot(once)
+    made.connect("timeout()", slot)
+    return made
+
+
+def choose(combo: Any, texts: list[str], index: int) -> None:
+    """Fills a combo box and selects an entry; a box that shows the same already is left alone, with its popup."""
+    if [combo.itemText(n) for n in range(combo.count)] != texts:
+        combo.clear()
+        for text in texts:
+            combo.addItem(text)
+    combo.setCurrentIndex(index)

@@ -1,0 +1,151 @@
+"""Which bundle predicts: its card, others to add, and whether its files are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from HCCNetLib.records import Refusal
+from HCCNetSlicer.bundle_card import BundleCard, read_card
+from HCCNetSlicer.processes import ProcessTree
+from HCCNetWindow.helpers import choose, timer
+
+_SETTING = "HCCNet/Bundles"
+
+
+class ModelPanel:
+    """Shows the bundles that are known on this computer.
+
+    Args:
+        ui: the window's widgets by name.
+        changed: called when another bundle is chosen.
+        tell: shows a sentence as an error.
+        verification: a bundle's folder → command and environment that verify it.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        changed: Callable[[], None],
+        tell: Callable[[str], None],
+        verification: Callable[[Path], tuple[list[str], dict[str, str]]],
+    ) -> None:
+        self._ui, self._changed, self._tell, self._verification = ui, changed, tell, verification
+        self._process: ProcessTree | None = None
+        self._poll = timer(100, self.look_at_verification)
+        self._path = ""
+        self.card: BundleCard | None = None
+        ui.bundleComboBox.connect("activated(int)", self._activated)
+        ui.addBundleButton.connect("clicked()", self.ask_for_bundle)
+        ui.verifyBundleButton.connect("clicked()", self.verify)
+
+    @property
+    def path(self) -> str:
+        """The chosen bundle's folder; empty: the demonstration bundle."""
+        return self._path
+
+    def choose(self, path: str) -> None:
+        """Chooses a bundle, also one that this computer does not know yet: a saved scene may name it."""
+        if path and path not in _known():
+            _remember([*_known(), path])
+        self._path = path
+        self._show()
+
+    def ask_for_bundle(self) -> None:
+        """Lets the user add a bundle's folder."""
+        path = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("A bundle: the folder with bundle.json"))
+        if not path:
+            return
+        try:
+            read_card(Path(path))
+        except Refusal as refusal:
+            self._tell(refusal.message)
+            return
+        self.choose(path)
+        self._changed()
+
+    def verify(self) -> None:
+        """Begins to compare every file of the bundle with its hash, in a process of its own."""
+        if self._process is not None or self.card is None:
+            return
+        command, environment = self._verification(self.card.path)
+        try:
+            self._process = ProcessTree(command, environment)
+        except OSError as error:
+            self._tell(_("The bundle can't be verified: {reason}.").format(reason=error.strerror))
+            return
+        self._ui.verifyBundleButton.setEnabled(False)
+        self._ui.cardLabel.setText(_("Verifying…"))
+        self._poll.start()
+
+    def look_at_verification(self) -> None:
+        """Shows what came of it, once it is over."""
+        if self._process is None or self._process.status is None:
+            return
+        is_whole = self._process.status == 0
+        process = self._stop_verification()
+        self._show()
+        if is_whole:
+            self._ui.cardLabel.setText(f"{self._ui.cardLabel.text}\n{_('Verified: every file is whole.')}")
+        else:
+            self._tell(process.tail.strip().split("\n")[-1].removeprefix("hccnet: "))
+
+    def stop(self) -> None:
+        """Ends what is under way."""
+        if self._process is not None:
+            self._stop_verification()
+
+    def _stop_verification(self) -> ProcessTree:
+        assert self._process is not None
+        process, self._process = self._process, None
+        self._poll.stop()
+        process.kill()
+        self._ui.verifyBundleButton.setEnabled(True)
+        return process
+
+    def _activated(self, index: int) -> None:
+        self._path = ["", *_known()][index]
+        self._show()
+        self._changed()
+
+    def _show(self) -> None:
+        known = _known()
+        texts = [_("Demonstration (phantom)"), *(Path(path).name for path in known)]
+        choose(self._ui.bundleComboBox, texts, ["", *known].index(self._path))
+        self._ui.bundleComboBox.setToolTip(self._path or _("The networks that come with the module."))
+        try:
+            self.card = read_card(Path(self._path) if self._path else None)
+        except Refusal as refusal:
+            self.card = None
+            self._ui.cardLabel.setText(refusal.message)
+            return
+        self._ui.cardLabel.setText(card_words(self.card))
+
+
+def card_words(card: BundleCard) -> str:
+    """What the user should know of a bundle before it predicts."""
+    lines = [
+        _("{name} {version}, {members} networks").format(name=card.name, version=card.version, members=card.members),
+        _("Channels: {channels}").format(channels=", ".join(card.channels)),
+        _("Horizon: {months:g} months").format(months=card.horizon_months),
+        card.intended_use,
+    ]
+    if card.demonstration:
+        lines.insert(0, _("Demonstration: a result has no meaning for a patient."))
+    return "\n".join(lines)
+
+
+def _known() -> list[str]:
+    """Bundles that were added on this computer; Qt gives a lone one as text and several as a tuple."""
+    value = qt.QSettings().value(_SETTING, [])
+    values = [value] if isinstance(value, str) else list(value or [])
+    return [path for path in values if path]
+
+
+def _remember(paths: list[str]) -> None:
+    qt.QSettings().setValue(_SETTING, paths)

@@ -1,0 +1,242 @@
+"""The result in the window: its sentence, its exams, what the views show, and out to files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from HCCNetSlicer.export import write_maps, write_report, write_table
+from HCCNetSlicer.results import Result, ResultError
+from HCCNetWindow import views
+from HCCNetWindow.helpers import choose, timer
+
+_STALE_MS = 500
+KINDS = ("towards", "against", "more", "less")
+
+
+class ResultPanel:
+    """Shows the scene's result.
+
+    Args:
+        ui: the window's widgets by name.
+        find: the result that the scene shows, or None.
+        stale: reasons why a result is no longer that of what is chosen now.
+        tell: shows a sentence as an error.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        find: Callable[[], Result | None],
+        stale: Callable[[Result], Sequence[str]],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.result: Result | None = None
+        self._ui, self._find, self._stale, self._tell = ui, find, stale, tell
+        self._stale_later = timer(_STALE_MS, self.look_whether_stale, once=True)
+        self._filling = False
+        ui.resultTable.connect("itemSelectionChanged()", self._selected)
+        ui.kindComboBox.connect("activated(int)", self._kind_chosen)
+        ui.thresholdSlider.connect("valueChanged(double)", self.set_threshold)
+        ui.opacitySlider.connect("valueChanged(double)", self.set_opacity)
+        ui.fieldCheckBox.connect("toggled(bool)", self.show_field)
+        ui.plotButton.connect("clicked()", self.show_timeline)
+        ui.removeResultButton.connect("clicked()", self.remove)
+        ui.exportReportButton.connect("clicked()", self.export_report)
+        ui.exportTableButton.connect("clicked()", self.export_table)
+        ui.exportMapsButton.connect("clicked()", self.export_maps)
+        self.forget()
+
+    # ------------------------------------------------------------ which result
+
+    def find(self) -> None:
+        """Takes the scene's result, as it is after a prediction or in a scene that was opened."""
+        self.forget()
+        self.result = self._find()
+        if self.result is None:
+            return
+        try:
+            self._fill(self.result)
+        except ResultError as error:
+            self._tell(str(error))
+            self.forget()
+            return
+        self.result.observe(self._stale_later.start)
+        self._enable(True)
+        views.link()
+        self.show(self.result.shown_index)
+        self.look_whether_stale()
+
+    def forget(self) -> None:
+        """Shows no result; the scene keeps it."""
+        if self.result is not None:
+            self.result.unobserve()
+        self.result = None
+        self._stale_later.stop()
+        self._enable(False)
+        self._ui.resultLabel.setText(_("No result yet."))
+        self._ui.staleLabel.setVisible(False)
+        self._ui.resultTable.setRowCount(0)
+        views.stamp("")
+
+    def remove(self) -> None:
+        """Removes everything that shows the result from the scene; the exams stay."""
+        result = self.result
+        self.forget()
+        if result is not None:
+            result.remove()
+
+    def request_stale_check(self) -> None:
+        """Looks soon whether the result is still that of what is chosen."""
+        if self.result is not None:
+            self._stale_later.start()
+
+    def look_whether_stale(self) -> None:
+        """Says why the result is no longer that of what is in the scene and chosen now."""
+        if self.result is None:
+            return
+        reasons = self._stale(self.result)
+        self._ui.staleLabel.setVisible(bool(reasons))
+        self._ui.staleLabel.setText(
+            " ".join([_("This result is out of date:"), *reasons, _("Predict again.")]) if reasons else ""
+        )
+
+    # ------------------------------------------------------------ what the views show
+
+    def show(self, index: int) -> None:
+        """Shows an exam with its map, at the map's peak."""
+        if self.result is None:
+            return
+        kind = KINDS[max(self._ui.kindComboBox.currentIndex, 0)]
+        missing = self.result.show_exam(index, kind=kind)
+        views.stamp(self.result.view_text(index))
+        peak = self.result.prediction["exams"][index]["peak"]
+        if peak is not None and kind == KINDS[0]:
+            views.jump_to(peak["mm"])
+        if missing:
+            self._tell(" ".join(missing))
+
+    def set_threshold(self, value: float) -> None:
+        """Draws nothing below this share."""
+        if self.result is not None and value != self.result.threshold:
+            self.result.set_threshold(value)
+
+    def set_opacity(self, value: float) -> None:
+        """Draws the maps with this opacity."""
+        if self.result is not None and value != self.result.opacity:
+            self.result.set_opacity(value)
+
+    def show_field(self, visible: bool) -> None:
+        """Outlines what was read of the shown exam."""
+        if self.result is not None and visible != self.result.field_is_shown:
+            self.result.show_field(visible)
+
+    def show_timeline(self) -> None:
+        """Shows the risk over time beside the slice views."""
+        chart = None if self.result is None else self.result.node("chart.risk")
+        if chart is None:
+            self._tell(_("The timeline was deleted from the scene. Predict again to have it back."))
+        else:
+            views.show_chart(chart)
+
+    def _selected(self) -> None:
+        index = self._ui.resultTable.currentRow()
+        if not self._filling and index >= 0:
+            self.show(index)
+
+    def _kind_chosen(self, index: int) -> None:
+        if self.result is not None:
+            self.show(self.result.shown_index)
+
+    # ------------------------------------------------------------ out to files
+
+    def export_report(self) -> None:
+        """Saves the HTML report."""
+        self._export(_("Save the report"), "report.html", "HTML (*.html)", write_report)
+
+    def export_table(self) -> None:
+        """Saves the table of exams."""
+        self._export(_("Save the table"), "exams.csv", "CSV (*.csv)", write_table)
+
+    def export_maps(self) -> None:
+        """Saves every map as NIfTI, in the scene's space."""
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder for the maps"))
+        if folder:
+            self._write(write_maps, Path(folder))
+
+    def _export(self, title: str, name: str, pattern: str, write: Callable[[Result, Path], Any]) -> None:
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, pattern)
+        if path:
+            self._write(write, Path(path))
+
+    def _write(self, write: Callable[[Result, Path], Any], path: Path) -> None:
+        if self.result is None:
+            return
+        try:
+            write(self.result, path)
+        except OSError as error:
+            # The path may name the patient, and errors go into logs.
+            self._tell(_("Nothing could be saved there: {reason}.").format(reason=error.strerror))
+        except ResultError as error:
+            self._tell(str(error))
+
+    # ------------------------------------------------------------ filling
+
+    def _enable(self, enabled: bool) -> None:
+        for widget in (
+            *(self._ui.resultTable, self._ui.kindComboBox, self._ui.thresholdSlider, self._ui.opacitySlider),
+            *(self._ui.fieldCheckBox, self._ui.plotButton, self._ui.removeResultButton),
+            *(self._ui.exportReportButton, self._ui.exportTableButton, self._ui.exportMapsButton),
+        ):
+            widget.setEnabled(enabled)
+
+    def _fill(self, result: Result) -> None:
+        self._filling = True
+        try:
+            self._ui.resultLabel.setText("\n".join([result.sentence(), *result.notices]))
+            choose(self._ui.kindComboBox, kind_words(), KINDS.index(result.shown_kind))
+            # What the user last chose holds for a new result too.
+            self.set_threshold(self._ui.thresholdSlider.value)
+            self.set_opacity(self._ui.opacitySlider.value)
+            self.show_field(self._ui.fieldCheckBox.checked)
+            self._fill_table(result.prediction["exams"])
+            self._ui.resultTable.selectRow(result.shown_index)
+        finally:
+            self._filling = False
+
+    def _fill_table(self, exams: Sequence[Mapping[str, Any]]) -> None:
+        table = self._ui.resultTable
+        header = [_("Date"), _("Months before"), _("Attention"), _("Peak of the map")]
+        table.setColumnCount(len(header))
+        table.setHorizontalHeaderLabels(header)
+        table.setRowCount(len(exams))
+        for number, exam in enumerate(exams):
+            for column, text in enumerate(exam_words(exam)):
+                table.setItem(number, column, qt.QTableWidgetItem(text))
+
+
+def exam_words(exam: Mapping[str, Any]) -> list[str]:
+    """An exam's line in the table of the result."""
+    attention = exam["attention"]
+    peak = exam["peak"]
+    return [
+        exam["date"],
+        f"{exam['months_before_landmark']:.1f}",
+        "–" if attention is None else f"{attention:.2f}",
+        "–" if peak is None else f"{peak['value']:.2f}",
+    ]
+
+
+def kind_words() -> list[str]:
+    """What the kinds of maps are called, in the order of ``KINDS``."""
+    return [
+        _("What raises the output"),
+        _("What lowers the output"),
+        _("What raised it since the exam before"),
+        _("What lowered it since the exam before"),
+    ]

@@ -1,0 +1,270 @@
+"""The few Qt classes that the window touches, without Qt: properties as PythonQt has them, signals that a test can send.
+
+That the names exist in Qt is another test's business (``test_names``); here they only have to remember.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+# What a property is before anybody sets it.
+_INITIAL = {"text": "", "toolTip": "", "enabled": True, "visible": True, "checked": False, "value": 0.0}
+
+
+class Object:
+    """Remembers what is set, and whom to call for a signal."""
+
+    def __init__(self, *_: Any) -> None:
+        self.__dict__.update(_INITIAL)
+        self._slots: dict[str, list[Callable[..., None]]] = {}
+
+    def connect(self, signal: str, slot: Callable[..., None]) -> None:
+        """As in PythonQt: the signal with its C++ arguments."""
+        self._slots.setdefault(signal, []).append(slot)
+
+    def emit(self, signal: str, *arguments: Any) -> None:
+        """What Qt does when the user acts; a signal that nobody waits for is a mistake of the test."""
+        for slot in list(self._slots[signal]):
+            slot(*arguments)
+
+    def click(self) -> None:
+        """A user's click; a disabled button does not answer."""
+        assert self.enabled, "a disabled button was clicked"
+        self.emit("clicked()")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("set") and name[3:4].isupper():
+            return lambda value: setattr(self, name[3].lower() + name[4:], value)
+        raise AttributeError(name)
+
+    def installEventFilter(self, watcher: Any) -> None:  # noqa: N802
+        self.watcher = watcher
+
+    def removeEventFilter(self, watcher: Any) -> None:  # noqa: N802
+        self.watcher = None
+
+    def hasFocus(self) -> bool:  # noqa: N802
+        return False
+
+
+class Signalling(Object):
+    """Whose value, set by code, tells those who wait for it, as Qt does."""
+
+    _signals: ClassVar[dict[str, str]] = {"value": "valueChanged(double)", "checked": "toggled(bool)"}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = self.__dict__.get(name)
+        super().__setattr__(name, value)
+        signal = self._signals.get(name)
+        if signal is not None and before != value:
+            for slot in self.__dict__.get("_slots", {}).get(signal, []):
+                slot(value)
+
+
+class ComboBox(Object):
+    """Entries by index."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+        self._items: list[str] = []
+        self.currentIndex = -1
+
+    @property
+    def count(self) -> int:
+        return len(self._items)
+
+    def addItem(self, text: str) -> None:  # noqa: N802
+        self._items.append(text)
+        self.currentIndex = max(self.currentIndex, 0)
+
+    def itemText(self, index: int) -> str:  # noqa: N802
+        return self._items[index]
+
+    def clear(self) -> None:
+        self._items, self.currentIndex = [], -1
+
+    @property
+    def texts(self) -> list[str]:
+        return self._items
+
+    def pick(self, text: str) -> None:
+        """The user chooses an entry."""
+        self.currentIndex = self._items.index(text)
+        self.emit("activated(int)", self.currentIndex)
+
+
+class NodeSelector(Object):
+    """A qMRMLNodeComboBox, or the one of the subject hierarchy."""
+
+    node: Any = None
+    item: int = 0
+
+    def currentItem(self) -> int:  # noqa: N802
+        return self.item
+
+    def setCurrentNode(self, node: Any) -> None:  # noqa: N802
+        changed, self.node = node is not self.node, node
+        if changed:
+            for slot in self._slots.get("currentNodeChanged(vtkMRMLNode*)", []):
+                slot(node)
+
+
+class TableItem(Object):
+    """Its text is a method in Qt."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__()
+        self.shown = text
+
+    def setText(self, text: str) -> None:  # noqa: N802
+        self.shown = text
+
+
+class Table(Object):
+    """A QTableWidget."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+        self.widgets: dict[tuple[int, int], Any] = {}
+        self.items: dict[tuple[int, int], TableItem] = {}
+        self.rowCount = self.columnCount = 0
+        self._row = -1
+        self._viewport = Object()
+
+    def viewport(self) -> Object:
+        return self._viewport
+
+    def setRowCount(self, count: int) -> None:  # noqa: N802
+        self.rowCount = count
+        self.widgets = {place: w for place, w in self.widgets.items() if place[0] < count}
+        self.items = {place: i for place, i in self.items.items() if place[0] < count}
+        if self._row >= count:
+            self._row = -1
+
+    def setCellWidget(self, row: int, column: int, widget: Any) -> None:  # noqa: N802
+        self.widgets[row, column] = widget
+
+    def cellWidget(self, row: int, column: int) -> Any:  # noqa: N802
+        return self.widgets[row, column]
+
+    def setItem(self, row: int, column: int, item: TableItem) -> None:  # noqa: N802
+        self.items[row, column] = item
+
+    def item(self, row: int, column: int) -> TableItem:
+        return self.items[row, column]
+
+    def currentRow(self) -> int:  # noqa: N802
+        return self._row
+
+    def selectRow(self, row: int) -> None:  # noqa: N802
+        changed, self._row = row != self._row, row
+        if changed:
+            for slot in self._slots.get("itemSelectionChanged()", []):
+                slot()
+
+    def texts(self) -> list[list[str]]:
+        return [
+            [self.items[r, c].shown for c in range(self.columnCount) if (r, c) in self.items]
+            for r in range(self.rowCount)
+        ]
+
+
+class Date:
+    """A QDate."""
+
+    def __init__(self, year: int, month: int, day: int) -> None:
+        self._text = f"{year:04d}-{month:02d}-{day:02d}"
+
+    def toString(self, pattern: str) -> str:  # noqa: N802
+        assert pattern == "yyyy-MM-dd"
+        return self._text
+
+
+class DateEdit(Object):
+    """A QDateEdit."""
+
+    def type(self, date: str) -> None:
+        """The user types a date and leaves the field."""
+        self.date = Date(*map(int, date.split("-")))
+        self.emit("editingFinished()")
+
+
+class Timer(Object):
+    """Ticks when the test says so."""
+
+    made: ClassVar[list[Timer]] = []
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+        self.active = False
+        Timer.made.append(self)
+
+    def start(self) -> None:
+        self.active = True
+
+    def stop(self) -> None:
+        self.active = False
+
+
+def tick() -> None:
+    """Time goes by: every running timer fires once."""
+    for timer in list(Timer.made):
+        if timer.active:
+            timer.active = not getattr(timer, "singleShot", False)
+            timer.emit("timeout()")
+
+
+class Settings:
+    """A QSettings of this process; lists come back as tuples, a lone entry as text."""
+
+    kept: ClassVar[dict[str, Any]] = {}
+
+    def value(self, name: str, default: Any = None) -> Any:
+        value = self.kept.get(name, default)
+        if isinstance(value, list):
+            return value[0] if len(value) == 1 else tuple(value)
+        return value
+
+    def setValue(self, name: str, value: Any) -> None:  # noqa: N802
+        self.kept[name] = value
+
+
+class FileDialog:
+    """Answers what the test wants."""
+
+    answer: ClassVar[str] = ""
+
+    @classmethod
+    def getExistingDirectory(cls, *_: Any) -> str:  # noqa: N802
+        return cls.answer
+
+    getSaveFileName = getExistingDirectory  # noqa: N815
+
+
+_CLASSES = {
+    "QTableWidget": Table,
+    "QComboBox": ComboBox,
+    "ctkSliderWidget": Signalling,
+    "QCheckBox": Signalling,
+    "QToolButton": Signalling,
+    "qMRMLNodeComboBox": NodeSelector,
+    "qMRMLSubjectHierarchyComboBox": NodeSelector,
+}
+
+
+def make_widget(class_name: str) -> Object:
+    """A widget of the window's file."""
+    return _CLASSES.get(class_name, Object)()
+
+
+def module() -> types.ModuleType:
+    """For ``sys.modules["qt"]``."""
+    qt: Any = types.ModuleType("qt")
+    qt.QObject, qt.QTimer, qt.QComboBox, qt.QCheckBox = Object, Timer, ComboBox, Signalling
+    qt.QDateEdit, qt.QDate, qt.QTableWidgetItem = DateEdit, Date, TableItem
+    qt.QSettings, qt.QFileDialog = Settings, FileDialog
+    qt.Qt = types.SimpleNamespace(WaitCursor="wait")
+    qt.QEvent = types.SimpleNamespace(DragEnter=60, DragMove=61, Drop=63)
+    return qt
