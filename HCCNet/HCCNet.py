@@ -9,6 +9,7 @@ import datetime
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ if str(_library_root()) not in sys.path:
 from HCCNetLib.records import Refusal  # noqa: E402
 from HCCNetSlicer.bundle_card import BundleCard, read_card  # noqa: E402
 from HCCNetSlicer.dependencies import ensure  # noqa: E402
-from HCCNetSlicer.exam_table import ExamTable, TableExam  # noqa: E402
+from HCCNetSlicer.exam_table import ExamTable, TableExam, fill_by_date  # noqa: E402
 from HCCNetSlicer.folders import fill_from_folder  # noqa: E402
 from HCCNetSlicer.prediction import Predictions, Settings, as_shown  # noqa: E402
 from HCCNetSlicer.results import Result  # noqa: E402
@@ -283,9 +284,9 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
         """Predicts, and shows the result in the scene in place of an earlier one.
 
         Args:
-            exams: a table; or date (``2021-03-14``) → channel → volume node.
-            bundle: its folder; the demonstration bundle where None.
-            settings: how; its own bundle is passed over.
+            exams: a table, whose word on patient space holds; or date (``2021-03-14``) → channel → volume node.
+            bundle: its folder; that of the settings, else the demonstration bundle, where None.
+            settings: how.
             on_event: is given every event, progress for example, as it comes.
 
         Returns:
@@ -301,13 +302,18 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
 
     def begin(self, exams: Exams, bundle: str | Path | None = None, settings: Settings | None = None) -> None:
         """Begins what ``predict`` does, without waiting: ``predictions.poll()`` tells what becomes of it."""
-        settings = settings or Settings()
-        card = self.card(bundle)
-        chosen = _as_exams(exams, card, settings)
+        settings = _with_bundle(settings or Settings(), bundle)
+        card = self.card(settings.bundle)
+        if not isinstance(exams, Sequence):
+            table = exams if isinstance(exams, ExamTable) else ExamTable(slicer.mrmlScene)
+            table.set_channels(card.channels, card.missing_channels)
+            if isinstance(exams, Mapping):
+                fill_by_date(table, exams)
+                table.set_one_space(settings.one_space)
+            settings = replace(settings, one_space=table.state.one_space)
+            exams = table.exams()
         ensure()
-        path = None if bundle is None else card.path.absolute()
-        one_space = settings.one_space or (isinstance(exams, ExamTable) and exams.state.one_space)
-        self.predictions.begin(chosen, Settings(path, settings.explain, settings.method, settings.device, one_space))
+        self.predictions.begin(exams, settings)
 
     def result(self) -> Result | None:
         """The result that the scene shows, also one that was saved and opened again."""
@@ -332,21 +338,14 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
         return table
 
 
-def _as_exams(exams: Exams, card: BundleCard, settings: Settings) -> Sequence[TableExam]:
-    """Exams in any form, checked by the rules of the table."""
-    if isinstance(exams, Mapping):
-        table = ExamTable(slicer.mrmlScene)
-        table.set_channels(card.channels, card.missing_channels)
-        table.set_one_space(settings.one_space)
-        for date, volumes in exams.items():
-            key = table.add_row(date if isinstance(date, datetime.date) else datetime.date.fromisoformat(date))
-            for channel, node in volumes.items():
-                table.set_cell(key, channel, node)
-        return table.exams()
-    if isinstance(exams, ExamTable):
-        exams.set_channels(card.channels, card.missing_channels)
-        return exams.exams()
-    return exams
+def _with_bundle(settings: Settings, bundle: str | Path | None) -> Settings:
+    """The settings with the bundle that is meant; it may be named in either place."""
+    if bundle is None:
+        return settings
+    path = Path(bundle).absolute()
+    if settings.bundle is not None and settings.bundle.absolute() != path:
+        raise Refusal("two_bundles", "Two bundles are named, one of them in the settings. Name the one that is meant.")
+    return replace(settings, bundle=path)
 
 
 def temporary_folder() -> Path:

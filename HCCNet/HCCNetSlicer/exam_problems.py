@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from HCCNetLib.readers.exams import describe_grid, look_at_date
+from HCCNetLib.readers.nifti import check_affine
+from HCCNetLib.readers.series import SeriesProblem
 from HCCNetLib.records import Grid, Refusal
-from HCCNetSlicer.hierarchy import Hierarchy
-from HCCNetSlicer.volumes import grid_of
+from HCCNetSlicer.hierarchy import Hierarchy, date_in_names
+from HCCNetSlicer.liver import looks_unlike_liver
+from HCCNetSlicer.volumes import grid_of, has_voxels
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Row:
         cells: channel → cell, every channel of the table.
         included: whether the exam takes part in the prediction.
         liver: a segmentation, label map or ROI of the liver, or None.
-        notes: (code, message) of what was noticed when channels were assigned.
+        date_found: by what the date is known: ``study``, ``name`` (or folder), ``corrected``; empty where it is not.
+        notes: what was noticed when channels were assigned.
         gone: channels whose chosen volume is no longer in the scene; another is never taken in its stead.
         liver_gone: the same of the liver.
     """
@@ -47,7 +51,8 @@ class Row:
     cells: Mapping[str, Cell]
     included: bool = True
     liver: Any = None
-    notes: tuple[tuple[str, str], ...] = ()
+    date_found: str = ""
+    notes: tuple[SeriesProblem, ...] = ()
     gone: tuple[str, ...] = ()
     liver_gone: bool = False
 
@@ -103,8 +108,9 @@ class ProblemFinder:
         yield from _date(row)
         yield from _gone(row)
         yield from self._missing(row)
-        for code, message in row.notes:
-            yield TableProblem(code, _sentence(message), row.key, blocks=False)
+        for note in row.notes:
+            message = f"{note.channel} of {row.name}: {note.says}"
+            yield TableProblem(note.code, message, row.key, note.channel, blocks=False)
         pictures = {}
         for channel, cell in row.cells.items():
             if cell.node is None:
@@ -114,9 +120,10 @@ class ProblemFinder:
                 pictures[channel] = cell.node
             else:
                 yield problem
-        yield from self._studies_differ(row, pictures)
+        yield from self._days_differ(row, pictures)
         yield from self._frames_differ(row, pictures)
         yield from self._grids_differ(row, pictures)
+        yield from self._liver(row, pictures)
 
     def _missing(self, row: Row) -> Iterator[TableProblem]:
         missing = [channel for channel, cell in row.cells.items() if cell.node is None and channel not in row.gone]
@@ -135,20 +142,35 @@ class ProblemFinder:
         if modality not in ("", "MR"):
             message = f"{channel} of {row.name} is not MR but {modality}. Choose the MR series."
             return TableProblem("not_mr", message, row.key, channel)
-        image = node.GetImageData()
-        if image is None or min(image.GetDimensions()) < 2:
+        if not has_voxels(node) or min(node.GetImageData().GetDimensions()) < 2:
             message = f"{channel} of {row.name} is not a 3D volume. Load the whole series, not one slice of it."
             return TableProblem("not_3d", message, row.key, channel)
+        try:
+            check_affine(grid_of(node).affine, f"{channel} of {row.name}")
+        except Refusal as refusal:
+            return TableProblem(refusal.code, refusal.message, row.key, channel)
         return None
 
-    def _studies_differ(self, row: Row, pictures: Mapping[str, Any]) -> Iterator[TableProblem]:
-        """A date that the user corrected differs from the study's on purpose; two studies' days never do."""
-        dates = {channel: self.hierarchy.study_date(node) for channel, node in pictures.items()}
+    def _days_differ(self, row: Row, pictures: Mapping[str, Any]) -> Iterator[TableProblem]:
+        """A date that the user corrected differs from the volumes' on purpose; two volumes' days never do."""
+        dates = {channel: self.hierarchy.study_date(node) or date_in_names(node) for channel, node in pictures.items()}
         if len({date for date in dates.values() if date}) < 2:
             return
         told = ", ".join(f"{channel} {date.isoformat()}" for channel, date in dates.items() if date)
-        message = f"{row.name} holds volumes from studies of different days ({told}). Choose the volumes of one visit."
-        yield TableProblem("studies_differ", _sentence(message), row.key)
+        message = f"{row.name} holds volumes of different days ({told}). Choose the volumes of one visit."
+        yield TableProblem("days_differ", _sentence(message), row.key)
+
+    def _liver(self, row: Row, pictures: Mapping[str, Any]) -> Iterator[TableProblem]:
+        if row.liver is None:
+            return
+        owner = self.hierarchy.patient_of(row.liver)
+        owners = {self.hierarchy.patient_of(node) for node in pictures.values()} - {None}
+        if owner is not None and owners and owner not in owners:
+            message = f"{row.name}: what was chosen as its liver belongs to another patient. Choose again, or none."
+            yield TableProblem("liver_of_another", _sentence(message), row.key)
+        if looks_unlike_liver(row.liver):
+            message = f"{row.name}: the segment that is taken as the liver is not named liver. Look whether it is."
+            yield TableProblem("liver_unnamed", _sentence(message), row.key, blocks=False)
 
     def _frames_differ(self, row: Row, pictures: Mapping[str, Any]) -> Iterator[TableProblem]:
         frames = {c: self.hierarchy.series_attribute(node, "FrameOfReferenceUID") for c, node in pictures.items()}
@@ -209,6 +231,9 @@ def _date(row: Row) -> Iterator[TableProblem]:
         )
         yield TableProblem("missing_date", message, row.key)
         return
+    if row.date_found == "name":
+        message = f"{row.name}: its date was found in the name of a volume or folder. Look whether it is the day of the visit."
+        yield TableProblem("date_from_name", _sentence(message), row.key, blocks=False)
     try:
         for problem in look_at_date(row.date):
             yield TableProblem(problem.code, problem.message, row.key, blocks=False)

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 
-from HCCNetLib.readers.channels import CHANNELS
+from HCCNetLib.readers.channels import CHANNELS, assign_channels
+from HCCNetLib.readers.dates import parse_date
 from HCCNetLib.readers.exams import in_exam
 from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, channels_of_series
 from HCCNetLib.records import Refusal
@@ -98,8 +100,10 @@ class ExamTable:
         self.state = TableState(tuple(channels))
         self.rows: tuple[Row, ...] = ()
         self._hierarchy = Hierarchy(scene)
+        self.told_by_reader: tuple[str, ...] = ()  # of a folder that was loaded
         self._tag_of = tag_of
-        self._b_values: dict[str, float | None] = {}
+        self._b_values: dict[str, frozenset[float]] = {}
+        self._held: dict[str, vtk.vtkWeakReference] = {}
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -136,8 +140,9 @@ class ExamTable:
         Args:
             item: of the patient in the subject hierarchy.
         """
+        self._hierarchy.separate_copies()
         key = self._hierarchy.key(item)
-        if key != self.state.patient or self.state.loose:
+        if key != self.state.patient:
             self.clear()
         self.state.patient = key
         self.state.corrections.removed.clear()
@@ -145,7 +150,11 @@ class ExamTable:
 
     def add_volumes(self, nodes: Iterable[Any]) -> None:
         """Adds volumes that the user dropped or picked; the date is that of their study, else the one in their name or folder."""
-        self.state.loose += [node.GetID() for node in nodes if node.GetID() not in self.state.loose]
+        for node in nodes:
+            node_id = self.hold(node)
+            if node_id not in self.state.loose:
+                self.state.loose.append(node_id)
+            self.state.corrections.removed.discard(self._row_key(node))
         self.refresh()
 
     def add_row(self, date: datetime.date | None = None) -> str:
@@ -157,14 +166,22 @@ class ExamTable:
 
     def remove_row(self, key: str) -> None:
         """Takes an exam out of the table until it is filled again; its volumes stay in the scene."""
-        self.state.corrections.removed.add(key)
+        said = self.state.corrections
+        if key in said.added:  # made by hand: nothing can bring it back
+            said.added.remove(key)
+            said.cells = {place: node_id for place, node_id in said.cells.items() if place[0] != key}
+            for kept in (said.dates, said.included, said.livers):
+                kept.pop(key, None)
+        else:
+            said.removed.add(key)
         self.refresh()
 
     def clear(self) -> None:
         """Forgets patient, rows and corrections; the columns stay."""
         self.state = TableState(self.state.channels, self.state.missing_channels)
         self.rows = ()
-        self._b_values = {}
+        self.told_by_reader = ()
+        self._b_values, self._held = {}, {}
 
     # ------------------------------------------------------------ what the user corrects
 
@@ -194,7 +211,7 @@ class ExamTable:
                 f"read."
             )
             raise Refusal("not_a_volume", message)
-        self.state.corrections.cells[key, channel] = None if node is None else node.GetID()
+        self.state.corrections.cells[key, channel] = None if node is None else self.hold(node)
         self.refresh()
 
     def set_included(self, key: str, included: bool) -> None:
@@ -210,13 +227,18 @@ class ExamTable:
         """
         if node is not None and node.GetClassName() not in LIVER_CLASSES:
             raise Refusal("bad_liver", "The liver must be given as a segmentation, a label map or an ROI.")
-        self.state.corrections.livers[key] = None if node is None else node.GetID()
+        self.state.corrections.livers[key] = None if node is None else self.hold(node)
         self.refresh()
 
     # ------------------------------------------------------------ reading the scene
 
     def refresh(self) -> None:
-        """Reads the scene again: new series appear, removed ones go, what the user corrected stays."""
+        """Reads the scene again: new series appear, removed ones go, what the user corrected stays.
+
+        Where nothing of what the table was about is left, the scene is another patient's: then all is forgotten.
+        """
+        if self._held and not any(map(self._node, self._held)):
+            self.clear()
         said = self.state.corrections
         found = [self._found(key, volumes) for key, volumes in self._sources().items()]
         added = [Row(key, None, dict.fromkeys(self.channels, Cell())) for key in said.added]
@@ -231,54 +253,71 @@ class ExamTable:
         """Row key → its volumes: the studies of the patient, then the loose volumes by study or date."""
         tree = self._hierarchy
         patient = next((item for item in tree.patients() if tree.key(item) == self.state.patient), None)
-        nodes = [node for node in tree.volumes(patient) if tree.study_of(node)] if patient is not None else []
-        loose = [
-            node for node in map(self.scene.GetNodeByID, self.state.loose) if node is not None and node not in nodes
-        ]
+        nodes = tree.volumes(patient) if patient is not None else []
+        loose = [node for node in map(self._node, self.state.loose) if node is not None and node not in nodes]
         sources: dict[str, list[Any]] = {}
         for node in (*nodes, *loose):
-            study = tree.study_of(node)
-            date = date_in_names(node)
-            key = tree.key(study) if study else f"loose-{date.isoformat() if date else 'undated'}"
-            sources.setdefault(key, []).append(node)
+            self.hold(node)
+            sources.setdefault(self._row_key(node), []).append(node)
         return sources
+
+    def _row_key(self, node: Any) -> str:
+        """Of the row that a volume belongs to: its study's, else its date's."""
+        study, date = self._hierarchy.study_of(node), date_in_names(node)
+        return self._hierarchy.key(study) if study else f"loose-{date.isoformat() if date else 'undated'}"
+
+    def hold(self, node: Any) -> str:
+        """A node's ID, with which node it is: after a scene was closed another one gets the same ID."""
+        node_id = str(node.GetID())
+        if self._node(node_id) is not node:
+            self._held[node_id] = vtk.vtkWeakReference()
+            self._held[node_id].Set(node)
+        return node_id
+
+    def _node(self, node_id: str | None) -> Any:
+        """The node that was held under this ID, None where it is no longer in the scene."""
+        held = self._held.get(node_id or "")
+        node = None if held is None else held.Get()
+        return node if node is not None and self.scene.GetNodeByID(node_id) is node else None
 
     def _found(self, key: str, volumes: Sequence[Any]) -> Row:
         """A row as the scene tells it."""
-        in_names = {date_in_names(node) for node in volumes} - {None}
-        date = self._hierarchy.study_date(volumes[0]) or (in_names.pop() if len(in_names) == 1 else None)
-        where = f"exam {date.isoformat()}" if date else "the exam without a date"
+        of_study, in_names = self._hierarchy.study_date(volumes[0]), {date_in_names(node) for node in volumes} - {None}
+        date = of_study or (in_names.pop() if len(in_names) == 1 else None)
+        found = "" if date is None else "study" if of_study else "name"
         cells = dict.fromkeys(self.channels, Cell())
-        try:
-            assigned = channels_of_series({node.GetID(): self._facts(node) for node in volumes}, where)
-        except Refusal as refusal:
-            return Row(key, date, cells, notes=((refusal.code, refusal.message),))
+        assigned = channels_of_series({node.GetID(): self._facts(node) for node in volumes}, "the exam")
         for channel, (node_id, how) in assigned.channels.items():
             if channel in cells:
-                cells[channel] = Cell(self.scene.GetNodeByID(node_id), how)
-        return Row(key, date, cells, notes=tuple((p.code, p.message) for p in assigned.problems))
+                cells[channel] = Cell(self._node(node_id), how)
+        return Row(key, date, cells, date_found=found, notes=assigned.problems)
 
     def _facts(self, node: Any) -> SeriesFacts:
         description = self._hierarchy.series_attribute(node, "SeriesDescription")
-        return SeriesFacts(without_date(node.GetName() or ""), description, self._b_value(node))
+        values = self._b_values_of(node)
+        b_value = next(iter(values)) if len(values) == 1 else None
+        return SeriesFacts(without_date(node.GetName() or ""), description, b_value, is_mixed=len(values) > 1)
 
-    def _b_value(self, node: Any) -> float | None:
-        """The b-value of a volume, None where its slices have several: then it is no image of one channel."""
-        key = node.GetID()
-        if key not in self._b_values:
-            instances = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
-            # A volume of several b-values has them one after the other or in turn; three slices tell.
-            some = {instances[n] for n in (0, len(instances) // 2, -1)} if instances else set()
-            values = {b_value_in_tags(partial(self._tag_of, uid)) for uid in some}
-            self._b_values[key] = values.pop() if len(values) == 1 else None
-        return self._b_values[key]
+    def _b_values_of(self, node: Any) -> frozenset[float]:
+        """The b-values of a volume's slices; those of one image are all the same."""
+        instances = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+        key = " ".join(instances)
+        if key in self._b_values:
+            return self._b_values[key]
+        # Several b-values lie one after the other or in turn; pairs of neighbours at several places tell.
+        places = {min(n + k, len(instances) - 1) for n in _spread(len(instances)) for k in (0, 1)}
+        values = frozenset({b_value_in_tags(partial(self._tag_of, instances[n])) for n in sorted(places)} - {None})
+        if values:  # a database that is opened later may know them yet
+            self._b_values[key] = values
+        return values
 
     def _corrected(self, row: Row) -> Row:
         said = self.state.corrections
         cells, chosen = dict(row.cells), {}
         for (key, channel), node_id in said.cells.items():
             if key == row.key and channel in cells:
-                cells[channel] = Cell(self.scene.GetNodeByID(node_id), "chosen") if node_id else Cell()
+                node = self._node(node_id)
+                cells[channel] = Cell(node, "chosen" if node is not None else "")
                 chosen[channel] = node_id
         liver = said.livers.get(row.key)
         return Row(
@@ -286,24 +325,48 @@ class ExamTable:
             date=said.dates.get(row.key, row.date),
             cells=cells,
             included=said.included.get(row.key, True),
-            liver=self.scene.GetNodeByID(liver) if liver else None,
-            notes=row.notes,
+            liver=self._node(liver),
+            date_found="corrected" if row.key in said.dates else row.date_found,
+            # What concerns a channel that nobody reads, or that the user has chosen, is no news.
+            notes=tuple(note for note in row.notes if note.channel in cells and note.channel not in chosen),
             gone=tuple(channel for channel, node_id in chosen.items() if node_id and cells[channel].node is None),
-            liver_gone=bool(liver) and self.scene.GetNodeByID(liver) is None,
+            liver_gone=liver is not None and self._node(liver) is None,
         )
 
     # ------------------------------------------------------------ what is wrong, and what goes out
 
     def problems(self) -> list[TableProblem]:
         """What is wrong, row by row and then of the whole; a prediction must wait for those that block."""
-        return ProblemFinder(self._hierarchy, self.state.missing_channels, self.state.one_space).find(self.rows)
+        found = ProblemFinder(self._hierarchy, self.state.missing_channels, self.state.one_space).find(self.rows)
+        told = [TableProblem("told_by_reader", message, blocks=False) for message in self.told_by_reader]
+        return [*found, *self._passed_over(), *told]
 
-    def status(self, key: str) -> str:
-        """Of a row: ``left out``, ``ready``, ``look`` (something to look at), or ``blocked``."""
-        if not self.row(key).included:
-            return "left out"
-        mine = [problem for problem in self.problems() if problem.row == key]
-        return "blocked" if any(p.blocks for p in mine) else "look" if mine else "ready"
+    def _passed_over(self) -> list[TableProblem]:
+        """Volumes that may be this patient's and are in no row: an exam that is missing changes the series."""
+        if self.state.patient is None:
+            return []
+        left = [
+            n for n in all_inputs(self.scene) if self._hierarchy.patient_of(n) is None and n.GetID() not in self._held
+        ]
+        if not left:
+            return []
+        message = (
+            f"{len(left)} volume(s) of the scene belong to no patient and are in no exam. Add them to the table if they are this "
+            f"patient's."
+        )
+        return [TableProblem("passed_over", message, blocks=False)]
+
+    def statuses(self, problems: Sequence[TableProblem]) -> dict[str, str]:
+        """Per row's key ``left out``, ``ready``, ``look`` (something to look at), or ``blocked``; of ``problems()``."""
+        blocked = {problem.row for problem in problems if problem.blocks}
+        odd = {problem.row for problem in problems}
+
+        def status(row: Row) -> str:
+            if not row.included:
+                return "left out"
+            return "blocked" if row.key in blocked else "look" if row.key in odd else "ready"
+
+        return {row.key: status(row) for row in self.rows}
 
     def exams(self) -> tuple[TableExam, ...]:
         """The exams that take part, oldest first.
@@ -321,8 +384,35 @@ class ExamTable:
         )
 
 
+def _spread(count: int) -> set[int]:
+    """The first, the last but one, and places between."""
+    return {n * max(count - 2, 0) // 3 for n in range(4)} if count else set()
+
+
 def _present(row: Row) -> dict[str, Any]:
     return {channel: cell.node for channel, cell in row.cells.items() if cell.node is not None}
+
+
+def fill_by_date(table: ExamTable, exams: Mapping[datetime.date | str, Mapping[str, Any]]) -> None:
+    """Fills a table by hand: date (``2021-03-14``) → channel → volume node.
+
+    Raises:
+        Refusal: a date that is none, a channel that nobody knows or that the bundle does not read.
+    """
+    for day, volumes in exams.items():
+        date = day if isinstance(day, datetime.date) else parse_date(day)
+        if date is None:
+            raise Refusal("bad_date", f"{day} is not a date; write it as 2021-03-14.")
+        assigned, unknown, _ = assign_channels(volumes, f"exam {date.isoformat()}")
+        strange = [*unknown, *(name for name, channel in assigned.items() if channel not in table.channels)]
+        if strange:
+            message = (
+                f"Exam {date.isoformat()}: the bundle reads {', '.join(table.channels)}, not {', '.join(strange)}."
+            )
+            raise Refusal("unknown_channel", message)
+        key = table.add_row(date)
+        for name, channel in assigned.items():
+            table.set_cell(key, channel, volumes[name])
 
 
 def write_exams(exams: Sequence[TableExam], folder: Path) -> Path:

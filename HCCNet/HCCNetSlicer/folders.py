@@ -57,7 +57,7 @@ def load_folder(scene: Any, path: Path) -> LoadedPatient:
     before = {node.GetID() for node in _all_nodes(scene)}
     try:
         item, livers = _add_patient(scene, patient)
-    except Refusal:
+    except BaseException:
         for node in _all_nodes(scene):
             if node.GetID() not in before:
                 scene.RemoveNode(node)
@@ -71,6 +71,7 @@ def fill_from_folder(table: ExamTable, path: Path) -> tuple[str, ...]:
     table.fill_from_patient(loaded.item)
     for key, liver in loaded.livers.items():
         table.set_liver(key, liver)
+    table.told_by_reader = loaded.problems
     return loaded.problems
 
 
@@ -88,7 +89,6 @@ def _add_patient(scene: Any, patient: Patient) -> tuple[int, dict[str, Any]]:
     hierarchy = Hierarchy(scene)
     tree = hierarchy.node
     item = tree.CreateSubjectItem(tree.GetSceneItemID(), patient.patient_id)
-    tree.SetItemAttribute(item, "DICOM.PatientID", patient.patient_id)
     by_row = {}
     for exam, nodes, liver in zip(patient.exams, volumes, livers, strict=True):
         study = tree.CreateStudyItem(item, exam.exam_id)

@@ -12,6 +12,7 @@ import slicer
 import vtk
 
 from HCCNetLib.readers.dates import date_in_name, parse_date
+from HCCNetLib.readers.exams import FIRST_MRI
 from HCCNetSlicer.volumes import is_picture
 
 # On every node that was made for a result: a map is no channel, and what a deleted script node leaves behind is still known
@@ -64,6 +65,16 @@ class Hierarchy:
             node.SetItemAttribute(item, _KEY_ATTRIBUTE, str(uuid.uuid4()))
         return str(node.GetItemAttribute(item, _KEY_ATTRIBUTE))
 
+    def separate_copies(self) -> None:
+        """Gives items that carry the same mark of ours marks of their own: a scene that was added twice has such."""
+        node, seen = self.node, set()
+        for item in self.below(node.GetSceneItemID()):
+            if node.HasItemAttribute(item, _KEY_ATTRIBUTE):
+                key = node.GetItemAttribute(item, _KEY_ATTRIBUTE)
+                if key in seen:
+                    node.SetItemAttribute(item, _KEY_ATTRIBUTE, str(uuid.uuid4()))
+                seen.add(key)
+
     def study_of(self, volume: Any) -> int:
         """The item of a volume's study; 0 where there is none."""
         return self._ancestor(volume, _Constants.GetDICOMLevelStudy())
@@ -77,7 +88,8 @@ class Hierarchy:
 
     def series_attribute(self, volume: Any, name: str) -> str:
         """A DICOM attribute of a volume's series, e.g. ``Modality``; empty where there is none."""
-        return str(self.node.GetItemAttribute(self.node.GetItemByDataNode(volume), _attribute(name)))
+        item = self._item(volume)
+        return str(self.node.GetItemAttribute(item, _attribute(name))) if item else ""
 
     def study_date(self, volume: Any) -> datetime.date | None:
         """The day of a volume's study."""
@@ -85,7 +97,13 @@ class Hierarchy:
         return parse_date(self.node.GetItemAttribute(study, _attribute("StudyDate"))) if study else None
 
     def _ancestor(self, volume: Any, level: str) -> int:
-        return int(self.node.GetItemAncestorAtLevel(self.node.GetItemByDataNode(volume), level))
+        item = self._item(volume)
+        return int(self.node.GetItemAncestorAtLevel(item, level)) if item else 0
+
+    def _item(self, volume: Any) -> int:
+        """A volume's item; 0 where it has none, about which the hierarchy would complain if asked for more."""
+        item = int(self.node.GetItemByDataNode(volume))
+        return 0 if item == self.node.GetInvalidItemID() else item
 
 
 def is_input(node: Any) -> bool:
@@ -106,8 +124,12 @@ def without_date(name: str) -> str:
 
 
 def date_in_names(volume: Any) -> datetime.date | None:
-    """The one date in a volume's name, or that of the folder its file lies in (``2021-03-14/DWI_b0.nii.gz``)."""
+    """The one date in a volume's name, or that of the folder its file lies in (``2021-03-14/DWI_b0.nii.gz``).
+
+    A date before there was MRI is somebody's birthday.
+    """
     dates = {parse_date(text) for text in _DATE_IN_TEXT.findall(volume.GetName() or "")} - {None}
+    dates = {date for date in dates if date >= FIRST_MRI}
     if dates:
         return dates.pop() if len(dates) == 1 else None
     storage = volume.GetStorageNode()

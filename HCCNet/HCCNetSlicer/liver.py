@@ -57,9 +57,7 @@ def liver_fingerprint(node: Any) -> str:
 def _mask(node: Any) -> tuple[np.ndarray, Affine]:
     kind = node.GetClassName()
     if kind not in (_SEGMENTATION, _LABEL_MAP):
-        message = (
-            "The liver must be given as a segmentation, a label map or an ROI; the node that was chosen is neither."
-        )
+        message = "The liver must be given as a segmentation, a label map or an ROI; the node that was chosen is none of these."
         raise Refusal("bad_liver", message)
     mask, affine = _segment(node) if kind == _SEGMENTATION else _label(node)
     if not mask.any():
@@ -111,11 +109,10 @@ def _segment(node: Any) -> tuple[np.ndarray, Affine]:
 
 
 def _liver_segment(segmentation: Any) -> str:
-    """The only segment, or the only one with liver as a word of its name."""
+    """The only segment, or the only one that is named liver."""
     ids = list(segmentation.GetSegmentIDs())
     if len(ids) > 1:
-        words = {name: segmentation.GetSegment(name).GetName().lower().replace("_", " ").split() for name in ids}
-        livers = [name for name in ids if words[name] == ["liver"]]
+        livers = [name for name in ids if is_named_liver(segmentation.GetSegment(name))]
         if len(livers) != 1:
             message = f"The segmentation has {len(ids)} segments. Name that of the liver, and only that, liver."
             raise Refusal("several_segments", message)
@@ -123,3 +120,15 @@ def _liver_segment(segmentation: Any) -> str:
     if not ids:
         raise Refusal("empty_liver_mask", "The segmentation has no segment. Draw the liver, or choose no mask.")
     return str(ids[0])
+
+
+def is_named_liver(segment: Any) -> bool:
+    """Whether a segment is called liver."""
+    return (segment.GetName() or "").strip().lower() == "liver"
+
+
+def looks_unlike_liver(node: Any) -> bool:
+    """Whether a segmentation's only segment, which is taken as the liver, is called something else."""
+    if node.GetClassName() != _SEGMENTATION or node.GetSegmentation().GetNumberOfSegments() != 1:
+        return False
+    return not is_named_liver(node.GetSegmentation().GetNthSegment(0))

@@ -8,9 +8,12 @@ from typing import Any
 from HCCNetLib.readers.dates import parse_date
 from HCCNetSlicer.exam_table import Corrections, ExamTable, TableState
 
-_ROLE = "HCCNet.Volume"
 _PARAMETER = "HCCNet.Exams"
+_VERSION = 1
 _GONE = "gone"  # no node has this ID: a choice whose volume was removed stays a choice
+_UNREADABLE = (
+    "The table of exams that the scene keeps can't be read: it is damaged or of another release. Fill it again."
+)
 
 
 def store_table(table: ExamTable, node: Any) -> None:
@@ -23,6 +26,7 @@ def store_table(table: ExamTable, node: Any) -> None:
         return None if node_id is None else places[node_id]
 
     content = {
+        "version": _VERSION,
         "channels": state.channels,
         "missing_channels": state.missing_channels,
         "one_space": state.one_space,
@@ -35,24 +39,54 @@ def store_table(table: ExamTable, node: Any) -> None:
         "removed": sorted(said.removed),
         "added": said.added,
     }
-    node.RemoveNodeReferenceIDs(_ROLE)
+    text = json.dumps(content)
+    if text == node.GetParameter(_PARAMETER) and all(
+        node.GetNodeReferenceID(_role(number)) == node_id for node_id, number in places.items()
+    ):
+        return  # a node that did not change must not say that it did
+    for role in [node.GetNthNodeReferenceRole(n) for n in range(node.GetNumberOfNodeReferenceRoles())]:
+        if role.startswith(_role("")):
+            node.RemoveNodeReferenceIDs(role)
     for node_id, number in places.items():
-        node.SetNthNodeReferenceID(_ROLE, number, node_id)
-    node.SetParameter(_PARAMETER, json.dumps(content))
+        node.SetNodeReferenceID(_role(number), node_id)
+    node.SetParameter(_PARAMETER, text)
 
 
-def restore_table(table: ExamTable, node: Any) -> None:
-    """Takes the table that ``store_table`` wrote; it is left empty where the node holds none."""
+def restore_table(table: ExamTable, node: Any) -> str | None:
+    """Takes the table that ``store_table`` wrote; it is left empty where the node holds none.
+
+    Returns:
+        A sentence where it can't be read, else None.
+    """
     table.clear()
     text = node.GetParameter(_PARAMETER)
     if not text:
-        return
-    content = json.loads(text)
+        return None
+    try:
+        content = json.loads(text)
+        if content["version"] != _VERSION:
+            return _UNREADABLE
+        table.state = _state_of(content, table, node)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        table.clear()
+        return _UNREADABLE
+    table.refresh()
+    return None
 
+
+def _role(number: int | str) -> str:
+    """One role a volume: within a role MRML closes the gap that a removed node leaves, and the others would move up."""
+    return f"HCCNet.Volume.{number}"
+
+
+def _state_of(content: dict[str, Any], table: ExamTable, node: Any) -> TableState:
     def referred(number: int | None) -> str | None:
-        return None if number is None else node.GetNthNodeReferenceID(_ROLE, number) or _GONE
+        if number is None:
+            return None
+        volume = node.GetNodeReference(_role(number))
+        return _GONE if volume is None else table.hold(volume)
 
-    table.state = TableState(
+    return TableState(
         channels=tuple(content["channels"]),
         missing_channels=content["missing_channels"],
         one_space=content["one_space"],
@@ -61,10 +95,9 @@ def restore_table(table: ExamTable, node: Any) -> None:
         corrections=Corrections(
             dates={key: parse_date(date) if date else None for key, date in content["dates"].items()},
             cells={(key, channel): referred(number) for key, channel, number in content["cells"]},
-            included=content["included"],
+            included=dict(content["included"]),
             livers={key: referred(number) for key, number in content["livers"].items()},
             removed=set(content["removed"]),
-            added=content["added"],
+            added=list(content["added"]),
         ),
     )
-    table.refresh()

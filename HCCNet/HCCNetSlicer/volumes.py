@@ -54,10 +54,15 @@ def grid_of(node: Any) -> Grid:
     """Where a volume's voxels lie in the scene (RAS+ mm); of a bent volume, where they would lie once hardened."""
     world = to_world(node)
     if world is None:
-        data, affine = _bent(node)
-        return Grid((data.shape[0], data.shape[1], data.shape[2]), affine)
+        return _bent_grid(node)
     x, y, z = node.GetImageData().GetDimensions()
     return Grid((x, y, z), world @ _own_affine(node))
+
+
+def has_voxels(node: Any) -> bool:
+    """Whether there is a picture in a volume."""
+    image = node.GetImageData()
+    return image is not None and image.GetPointData().GetScalars() is not None
 
 
 def picture_of(node: Any) -> tuple[np.ndarray, Affine]:
@@ -74,8 +79,25 @@ def _own_affine(node: Any) -> Affine:
     return array_of(matrix)
 
 
+_bent_grids: dict[tuple[Any, ...], Grid] = {}
+_MOST_GRIDS = 200
+
+
+def _bent_grid(node: Any) -> Grid:
+    """Asked for at every look at the table, and worked out by resampling: remembered by VTK's times, which never recur."""
+    times = (node.GetMTime(), node.GetImageData().GetMTime(), node.GetParentTransformNode().GetTransformToWorldMTime())
+    if times not in _bent_grids:
+        if len(_bent_grids) >= _MOST_GRIDS:
+            _bent_grids.clear()
+        data, affine = _bent(node)
+        _bent_grids[times] = Grid((data.shape[0], data.shape[1], data.shape[2]), affine)
+    return _bent_grids[times]
+
+
 def _bent(node: Any) -> tuple[np.ndarray, Affine]:
     """A volume below a nonlinear transform, resampled as Slicer itself hardens it; the node stays as it is."""
+    if not hasattr(slicer.vtkMRMLVolumeNode, "GetTransformedImageData"):  # Slicer 5.10
+        return hardened_copy(node)
     transform = vtk.vtkGeneralTransform()
     node.GetParentTransformNode().GetTransformToWorld(transform)
     image, matrix = vtk.vtkImageData(), vtk.vtkMatrix4x4()
@@ -83,6 +105,20 @@ def _bent(node: Any) -> tuple[np.ndarray, Affine]:
     values = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
     x, y, z = image.GetDimensions()
     return values.reshape(z, y, x).transpose(2, 1, 0), array_of(matrix)
+
+
+def hardened_copy(node: Any) -> tuple[np.ndarray, Affine]:
+    """The same by a copy of the node, which is in the scene for a moment."""
+    scene = node.GetScene()
+    copy = scene.AddNode(scene.CreateNodeByClass(node.GetClassName()))
+    try:
+        copy.SetHideFromEditors(True)
+        copy.CopyContent(node)
+        copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+        copy.HardenTransform()
+        return slicer.util.arrayFromVolume(copy).transpose(2, 1, 0).copy(), _own_affine(copy)
+    finally:
+        scene.RemoveNode(copy)
 
 
 def write_volume(node: Any, path: Path) -> None:

@@ -163,11 +163,12 @@ class ExamPanel:
             self._build(keys)
         problems = self.table.problems()
         choices = self._choices()
+        statuses = self.table.statuses(problems)
         for number, row in enumerate(self.table.rows):
             self._fill(number, row, choices)
             told = [problem.message for problem in problems if problem.row == row.key]
             item = self._ui.examTable.item(number, _FIRST_CHANNEL + len(self._columns))
-            item.setText(state_words()[self.table.status(row.key)])
+            item.setText(state_words()[statuses[row.key]])
             item.setToolTip("\n".join(told))
         self._ui.oneSpaceCheckBox.setChecked(self.table.state.one_space)
         self._ui.problemsLabel.setText("\n".join(f"• {problem.message}" for problem in problems))

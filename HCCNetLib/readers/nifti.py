@@ -71,7 +71,7 @@ class NiftiImage:
         shape = spatial_shape(image, self.shown, self.volume is not None)
         affine = np.asarray(image.affine, dtype=np.float64)
         _refuse_unknown_orientation(image, self.shown)
-        _refuse_impossible_affine(affine, self.shown)
+        check_affine(affine, self.shown)
         return Grid(shape, affine)
 
     @cached_property
@@ -203,7 +203,8 @@ def _refuse_unknown_orientation(image: Any, shown: str) -> None:
         raise Refusal("unknown_orientation", message)
 
 
-def _refuse_impossible_affine(affine: Affine, shown: str) -> None:
+def check_affine(affine: Affine, shown: str) -> None:
+    """Raises Refusal where voxels of this affine lie nowhere, too far apart, or on axes that are not at right angles."""
     advice = "Convert the original images again."
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or spacing.min() == 0:

@@ -46,6 +46,22 @@ def test_a_description_that_says_one_thing_is_understood(description: str, name:
         "T1 VIBE 20min",  # hepatobiliary: no channel
         "t1 breath in hold",
         "T2 arterial",
+        "t1_fl2d_opp-in_tra_mbh",
+        "Ax FSPGR in/out phase",
+        "ep2d_diff_calc_b800",  # computed, not measured
+        "cDWI b800",
+        "DTI_b800 FA",
+        "DWI b800 inverted",
+        "FAT: Ax LAVA-Flex pre",  # the fat image of a Dixon series
+        "T1 VIBE DIXON art F",
+        "WASH-IN art",
+        "SUBTR art",
+        "care bolus art",  # no liver protocol's phase
+        "CE-MRA art",
+        "SAG T1 VIBE portal",
+        "SWI native",
+        "T1 MOLLI pre contrast",
+        "t1_vibe_fs_tra_late_hepatocyte",
         "localizer",
         "",
     ],
@@ -57,7 +73,12 @@ def test_a_description_that_may_mean_several_things_is_not_guessed_at(descriptio
 def test_a_b_value_wins_over_the_description_but_not_over_what_is_derived() -> None:
     assert name_of_series(SeriesFacts("5", "DWI", 400.0)) == ("DWI_b400", "b-value")
     assert name_of_series(SeriesFacts("5", "DWI", 0.001)) == ("DWI_b0", "b-value")
-    assert name_of_series(SeriesFacts("6", "ADC map", 400.0)) is None
+    for derived in ("ADC map", "Apparent Diffusion Coefficient (mm2/s)", "ep2d_diff_exp", "ADCs", "FA: DTI"):
+        assert name_of_series(SeriesFacts("6", derived, 800.0)) is None
+    # GE and others write b = 0, or any value, into series that have nothing to do with diffusion.
+    assert name_of_series(SeriesFacts("5", "Ax LAVA ART", 0.0)) == ("T1_arterial", "description")
+    assert name_of_series(SeriesFacts("5", "Ax LAVA ART", 800.0)) is None
+    assert name_of_series(SeriesFacts("5", "Ax DWI b800", None, is_mixed=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -70,6 +91,8 @@ def test_a_b_value_wins_over_the_description_but_not_over_what_is_derived() -> N
         ("0043,1039", "1000000800\\8\\0\\0", 800.0),
         ("0043,1039", "50\\0", 50.0),
         ("0019,100C", "b'8'", None),
+        ("0019,100C", "38\\30\\30\\20", 800.0),  # of unknown representation: codes of characters
+        ("0043,1039", "31\\30\\30\\30\\30\\30\\30\\38\\30\\30\\5c\\38", 800.0),
         ("0018,9087", "-1", None),
     ],
 )
@@ -98,8 +121,8 @@ def test_a_b_value_that_is_there_twice_gives_its_channel_to_nobody() -> None:
     }
     found = channels_of_series(series, "exam X")
     assert found.channels == {}
-    assert [problem.message for problem in found.problems] == [
-        "exam X: “dwi” and “dwi” may each be DWI_b800; none was taken. Choose the right one."
+    assert [(problem.channel, problem.says) for problem in found.problems] == [
+        ("DWI_b800", "2 series may each be it; none was taken. Choose the right one.")
     ]
 
 

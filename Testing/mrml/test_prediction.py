@@ -333,3 +333,23 @@ def test_a_failed_event_is_no_result(scene: Any, predictions: Predictions) -> No
         time.sleep(0.01)
     (failure,) = [event for event in events if isinstance(event, Failure)]
     assert failure.error.code == "missing_bundle" or "bundle" in failure.error.message
+
+
+def test_what_a_script_gives_wrongly_is_refused_in_words(scene: Any, module: Any) -> None:
+    """Nothing is passed over in silence: a missing channel would be read as zeros by some bundles."""
+    logic = module.HCCNetLogic()
+    volumes = {c: add_file(scene, RA01 / "2023-01-11" / f"{c}.nii.gz") for c in logic.card().channels}
+    for exams, message in (
+        ({"14.03.2021": volumes}, "14.03.2021 is not a date; write it as 2021-03-14."),
+        (
+            {"2021-03-14": {**volumes, "DWI_b0 ": volumes["DWI_b0"], "T1_arterial": volumes["DWI_b0"]}},
+            "Exam 2021-03-14: the bundle reads DWI_b0, DWI_b150, DWI_b400, DWI_b800, not DWI_b0 , T1_arterial.",
+        ),
+    ):
+        with pytest.raises(Refusal) as refused:
+            logic.begin(exams)
+        assert refused.value.message == message
+    with pytest.raises(Refusal, match="Two bundles are named"):
+        logic.begin({"2021-03-14": volumes}, RA01, Settings(bundle=ROOT))
+    with pytest.raises(Refusal, match="is no bundle"):
+        logic.begin({"2021-03-14": volumes}, settings=Settings(bundle=RA01))

@@ -17,7 +17,7 @@ from HCCNetLib.preprocessing.field import locate_liver
 from HCCNetLib.readers.nifti import NiftiImage, read_box
 from HCCNetLib.records import PHANTOM_MARK, Refusal
 from HCCNetSlicer.liver import write_liver
-from HCCNetSlicer.volumes import grid_of, picture_of, write_volume
+from HCCNetSlicer.volumes import grid_of, hardened_copy, picture_of, write_volume
 
 SHAPE = (12, 10, 8)
 
@@ -127,6 +127,11 @@ def test_a_bent_volume_goes_out_as_slicer_would_harden_it(scene: Any, affine: np
     np.testing.assert_allclose(bright_place(node), still - [5.8, 0, 0], atol=3.1)  # half of the largest voxel
     assert slicer.util.arrayFromVolume(node).max() == 900  # the volume itself is untouched
     assert grid_of(node).shape == data.shape
+    nodes = scene.GetNumberOfNodes()
+    by_copy, affine_of_copy = hardened_copy(node)  # the way of Slicer 5.10
+    np.testing.assert_array_equal(by_copy, data)
+    np.testing.assert_allclose(affine_of_copy, world)
+    assert scene.GetNumberOfNodes() == nodes
     node.HardenTransform()
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node).transpose(2, 1, 0), data)
     np.testing.assert_allclose(grid_of(node).affine, world)
@@ -232,7 +237,7 @@ def test_what_is_no_liver_is_refused_in_words(scene: Any, tmp_path: Path) -> Non
             "The liver's ROI has no size yet. Draw it, or choose none."
         ),
         planted(scene, AFFINES["RAS"]): (
-            "The liver must be given as a segmentation, a label map or an ROI; the node that was chosen is neither."
+            "The liver must be given as a segmentation, a label map or an ROI; the node that was chosen is none of these."
         ),
     }
     for node, message in expected.items():
