@@ -81,6 +81,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Builds the window."""
         from HCCNetWindow.exam_panel import ExamPanel
+        from HCCNetWindow.helpers import WheelFilter
         from HCCNetWindow.model_panel import ModelPanel
         from HCCNetWindow.result_panel import ResultPanel
         from HCCNetWindow.run_panel import RunPanel
@@ -92,6 +93,9 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(window)
         window.setMRMLScene(slicer.mrmlScene)
         self.logic = HCCNetLogic()
+        self._wheel = WheelFilter()
+        for name in ("bundleComboBox", "kindComboBox", "deviceComboBox", "methodComboBox"):
+            getattr(self.ui, name).installEventFilter(self._wheel)
         self.run = RunPanel(self.ui, lambda: self.logic.predictions, self._begin, self._show_result)
         self.exams = ExamPanel(self.ui, ExamTable(slicer.mrmlScene), self._exams_changed, self.run.tell)
         self.model = ModelPanel(self.ui, self._bundle_changed, self.run.tell, verification_command)

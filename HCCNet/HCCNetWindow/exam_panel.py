@@ -17,10 +17,10 @@ from HCCNetSlicer.exam_problems import Cell, Row
 from HCCNetSlicer.exam_table import ExamTable
 from HCCNetSlicer.folders import fill_from_folder
 from HCCNetSlicer.hierarchy import Hierarchy, all_inputs
-from HCCNetWindow.helpers import choose, timer, wait_cursor
+from HCCNetWindow.helpers import WheelFilter, choose, timer, wait_cursor
 
 _NONE = "–"
-_USE, _DATE, _FIRST_CHANNEL = 0, 1, 2
+_USE, _DATE, _STATE, _FIRST_CHANNEL = 0, 1, 2, 3
 _NO_DATE = datetime.date(1900, 1, 1)  # a date edit is never empty: its earliest date stands for none
 
 
@@ -45,7 +45,9 @@ class ExamPanel:
         # Later, because a widget must not be removed from within its own signal.
         self._later = timer(0, self.update, once=True)
         self._drops = DropFilter(self.take_folders, self.take_items)
+        self._wheel = WheelFilter()
         ui.examTable.viewport().installEventFilter(self._drops)
+        ui.patientSelector.setLevelFilter(slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient())
         ui.fillButton.connect("clicked()", self.fill)
         ui.addFolderButton.connect("clicked()", self.ask_for_folder)
         ui.addExamButton.connect("clicked()", self.add_exam)
@@ -167,7 +169,7 @@ class ExamPanel:
         for number, row in enumerate(self.table.rows):
             self._fill(number, row, choices)
             told = [problem.message for problem in problems if problem.row == row.key]
-            item = self._ui.examTable.item(number, _FIRST_CHANNEL + len(self._columns))
+            item = self._ui.examTable.item(number, _STATE)
             item.setText(state_words()[statuses[row.key]])
             item.setToolTip("\n".join(told))
         self._ui.oneSpaceCheckBox.setChecked(self.table.state.one_space)
@@ -182,15 +184,15 @@ class ExamPanel:
         self._keys, self._columns = keys, self.table.channels
         widget = self._ui.examTable
         widget.setRowCount(0)
-        widget.setColumnCount(_FIRST_CHANNEL + len(self._columns) + 1)
-        widget.setHorizontalHeaderLabels([_("Use"), _("Date"), *self._columns, _("State")])
+        widget.setColumnCount(_FIRST_CHANNEL + len(self._columns))
+        widget.setHorizontalHeaderLabels([_("Use"), _("Date"), _("State"), *self._columns])
         widget.setRowCount(len(keys))
         for number, key in enumerate(keys):
             widget.setCellWidget(number, _USE, self._use_box(key))
             widget.setCellWidget(number, _DATE, self._date_edit(number, key))
             for column, channel in enumerate(self._columns, start=_FIRST_CHANNEL):
                 widget.setCellWidget(number, column, self._selector(number, column, key, channel))
-            widget.setItem(number, _FIRST_CHANNEL + len(self._columns), qt.QTableWidgetItem())
+            widget.setItem(number, _STATE, qt.QTableWidgetItem())
         if selected in keys:
             widget.selectRow(keys.index(selected))
 
@@ -221,6 +223,7 @@ class ExamPanel:
                 self.request_update()
 
         edit.connect("editingFinished()", finished)
+        edit.installEventFilter(self._wheel)
         return edit
 
     def _selector(self, number: int, column: int, key: str, channel: str) -> Any:
@@ -231,6 +234,7 @@ class ExamPanel:
             self._try(lambda: self.table.set_cell(key, channel, None if index == 0 else nodes[index - 1]))
 
         combo.connect("activated(int)", activated)
+        combo.installEventFilter(self._wheel)
         return combo
 
     def _fill(self, number: int, row: Row, choices: list[Any]) -> None:

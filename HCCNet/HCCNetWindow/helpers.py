@@ -36,3 +36,14 @@ def choose(combo: Any, texts: list[str], index: int) -> None:
         for text in texts:
             combo.addItem(text)
     combo.setCurrentIndex(index)
+
+
+class WheelFilter(qt.QObject):
+    """Keeps the mouse wheel, with which the user scrolls the panel, from changing what lies under the pointer."""
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802 - Qt's name
+        """Whether the event has been dealt with."""
+        if event.type() != qt.QEvent.Wheel:
+            return False
+        event.ignore()  # then the panel scrolls
+        return True

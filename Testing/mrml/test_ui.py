@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "HCCNet"
 UI = MODULE / "Resources" / "UI" / "HCCNet.ui"
-PARAMETERS = MODULE / "HCCNetSlicer" / "parameters.py"
+PARAMETERS = MODULE / "HCCNetWindow" / "parameters.py"
 WINDOW = ElementTree.parse(UI).getroot()
 WIDGETS = {widget.attrib["name"]: widget for widget in WINDOW.iter("widget")}
 
