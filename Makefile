@@ -1,7 +1,8 @@
 # make demo   predicts two generated patients and the bundled sample patient and writes reports
 # make test   runs formatter, linter, type check and tests
 # make slow   runs the tests that take minutes
-# All set up a virtual environment in .venv first. PYTHON=python3.12 chooses the interpreter (3.11 or newer).
+# These set up a virtual environment in .venv first. PYTHON=python3.12 chooses the interpreter (3.11 or newer).
+# make test-slicer SLICER_EXECUTABLE=/where/Slicer-5.12/Slicer   runs the tests that need a whole Slicer
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,12 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 # Two patients whom the demonstration networks have not seen; one of them is diagnosed within the year.
 DEMO_SEED := 18
 
-.PHONY: demo test lint slow clean
+# Seconds after which a Slicer that hangs is ended, where the system has `timeout`.
+SLICER_TIMEOUT := 900
+RUN_SLICER = "$$SLICER_EXECUTABLE" --no-splash --testing --additional-module-paths "$(CURDIR)/HCCNet" \
+  --python-script "$(CURDIR)/Testing/slicer/run_in_slicer.py"
+
+.PHONY: demo test lint slow test-slicer clean
 
 demo: $(STAMP)
 	$(BIN)/hccnet synthesize --out demo-output/phantom --patients 2 --seed $(DEMO_SEED)
@@ -32,6 +38,23 @@ lint: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Slicer draws: without a display on Linux it gets a virtual one.
+test-slicer:
+	@[ -n "$$SLICER_EXECUTABLE" ] \
+	  || { echo "Say where Slicer is: make test-slicer SLICER_EXECUTABLE=/where/Slicer-5.12/Slicer"; exit 1; }
+	@[ -f "$$SLICER_EXECUTABLE" ] && [ -x "$$SLICER_EXECUTABLE" ] \
+	  || { echo "SLICER_EXECUTABLE is no program: $$SLICER_EXECUTABLE"; exit 1; }
+	@display=; limit=; \
+	if [ "$$(uname -s)" = Linux ] && [ -z "$$DISPLAY" ]; then \
+	  command -v xvfb-run >/dev/null \
+	  || { echo "There is no display, and no xvfb-run to make one: install xvfb (apt-get install xvfb)."; exit 1; }; \
+	  display="xvfb-run -a"; \
+	fi; \
+	if command -v timeout >/dev/null; then limit="timeout -k 30 $(SLICER_TIMEOUT)"; fi; \
+	$$display $$limit $(RUN_SLICER); status=$$?; \
+	if [ $$status = 124 ] || [ $$status = 137 ]; then echo "Slicer was ended: it ran for more than $(SLICER_TIMEOUT) seconds."; fi; \
+	exit $$status
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
