@@ -9,12 +9,14 @@ import datetime
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
@@ -40,11 +42,12 @@ if str(_library_root()) not in sys.path:
 from HCCNetLib.records import Refusal  # noqa: E402
 from HCCNetSlicer.bundle_card import BundleCard, read_card  # noqa: E402
 from HCCNetSlicer.dependencies import ensure  # noqa: E402
-from HCCNetSlicer.exam_table import ExamTable, TableExam, fill_by_date  # noqa: E402
+from HCCNetSlicer.exam_table import ExamTable, TableExam, TableState, fill_by_date  # noqa: E402
 from HCCNetSlicer.folders import fill_from_folder  # noqa: E402
 from HCCNetSlicer.prediction import Predictions, Settings, as_shown  # noqa: E402
 from HCCNetSlicer.results import Result  # noqa: E402
-from HCCNetSlicer.table_storage import restore_table, store_table  # noqa: E402
+from HCCNetSlicer.sample_data import register_sample_data  # noqa: E402
+from HCCNetSlicer.table_storage import is_stored, restore_table, store_table  # noqa: E402
 from HCCNetSlicer.worker_client import WorkerClient, default_command  # noqa: E402
 
 Exams = ExamTable | Sequence[TableExam] | Mapping[datetime.date | str, Mapping[str, Any]]
@@ -67,6 +70,11 @@ class HCCNet(ScriptedLoadableModule):
             "After the method of Nolte et al., A CNN-Transformer for Classification of Longitudinal 3D MRI Images, "
             "arXiv 2501.10733. The demonstration networks have learned from generated images and know nothing of patients."
         )
+        slicer.app.connect("startupCompleted()", _register_sample_data)
+
+
+def _register_sample_data() -> None:
+    register_sample_data(Path(__file__).resolve().parent / "Resources" / "Icons" / "HCCNet.png")
 
 
 class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -77,6 +85,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self._parameters: Any = None
         self._gui_tag: Any = None
+        self._kept: TableState | None = None  # the table as this window last gave it to the scene, or took it
 
     def setup(self) -> None:
         """Builds the window."""
@@ -143,18 +152,31 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._leave_parameters()
         node = self.logic.getParameterNode()
         self._parameters = HCCNetParameters(node)
+        self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._parameter_node_changed)
         self._gui_tag = self._parameters.connectGui(self.ui)
         self.model.choose(self._parameters.bundle)
         self.advanced.choose(self._parameters.device, self._parameters.explain, self._parameters.method)
-        restore_table(self.exams.table, node)
-        self._set_channels()
-        self.exams.request_update()
+        self._restore_table()
         self.result.find()
 
     def _leave_parameters(self) -> None:
         if self._parameters is not None:
             self._parameters.disconnectGui(self._gui_tag)
+            self.removeObservers(self._parameter_node_changed)
         self._parameters = self._gui_tag = None
+
+    def _restore_table(self) -> None:
+        """Shows the table that the scene keeps: a saved one, or that of another window of the module."""
+        told = restore_table(self.exams.table, self.logic.getParameterNode())
+        if told is not None:
+            self.run.tell(told)
+        self._set_channels()
+        self._kept = deepcopy(self.exams.table.state)
+        self.exams.request_update()
+
+    def _parameter_node_changed(self, caller: Any, event: str) -> None:
+        if not is_stored(self._kept, caller):
+            self._restore_table()
 
     def _scene_starts_to_close(self, caller: Any, event: str) -> None:
         self._leave_parameters()
@@ -190,7 +212,9 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _exams_changed(self) -> None:
         if self._parameters is None:  # the scene is being closed
             return
-        store_table(self.exams.table, self.logic.getParameterNode())
+        if self.exams.table.state != self._kept:
+            self._kept = deepcopy(self.exams.table.state)
+            store_table(self.exams.table, self.logic.getParameterNode())
         obstacles = [problem.message for problem in self.exams.table.problems() if problem.blocks]
         if self.model.card is None:
             obstacles.insert(0, _("Choose a bundle that can be read."))

@@ -18,7 +18,29 @@ _UNREADABLE = (
 
 def store_table(table: ExamTable, node: Any) -> None:
     """Writes a table into a ``vtkMRMLScriptedModuleNode``; what else the node holds is left alone."""
-    state, said = table.state, table.state.corrections
+    text, places = _written(table.state)
+    if text == node.GetParameter(_PARAMETER) and all(
+        node.GetNodeReferenceID(_role(number)) == node_id for node_id, number in places.items()
+    ):
+        return  # a node that did not change must not say that it did
+    was_modifying = node.StartModify()  # whoever watches the node is told once, when all is there
+    for role in [node.GetNthNodeReferenceRole(n) for n in range(node.GetNumberOfNodeReferenceRoles())]:
+        if role.startswith(_role("")):
+            node.RemoveNodeReferenceIDs(role)
+    for node_id, number in places.items():
+        node.SetNodeReferenceID(_role(number), node_id)
+    node.SetParameter(_PARAMETER, text)
+    node.EndModify(was_modifying)
+
+
+def is_stored(state: TableState | None, node: Any) -> bool:
+    """Whether what a node keeps is this state; a node that keeps nothing is no contradiction."""
+    return state is not None and node.GetParameter(_PARAMETER) in ("", None, _written(state)[0])
+
+
+def _written(state: TableState) -> tuple[str, dict[str, int]]:
+    """A state as text, and the numbers by which it names nodes."""
+    said = state.corrections
     ids = [*state.loose, *said.cells.values(), *said.livers.values()]
     places = {node_id: number for number, node_id in enumerate(dict.fromkeys(filter(None, ids)))}
 
@@ -39,17 +61,7 @@ def store_table(table: ExamTable, node: Any) -> None:
         "removed": sorted(said.removed),
         "added": said.added,
     }
-    text = json.dumps(content)
-    if text == node.GetParameter(_PARAMETER) and all(
-        node.GetNodeReferenceID(_role(number)) == node_id for node_id, number in places.items()
-    ):
-        return  # a node that did not change must not say that it did
-    for role in [node.GetNthNodeReferenceRole(n) for n in range(node.GetNumberOfNodeReferenceRoles())]:
-        if role.startswith(_role("")):
-            node.RemoveNodeReferenceIDs(role)
-    for node_id, number in places.items():
-        node.SetNodeReferenceID(_role(number), node_id)
-    node.SetParameter(_PARAMETER, text)
+    return json.dumps(content), places
 
 
 def restore_table(table: ExamTable, node: Any) -> str | None:

@@ -34,6 +34,10 @@ READ_IN_SOURCES = {
     "SampleData.SampleDataLogic.registerCustomSampleDataSource": "Modules/Scripted/SampleData/SampleData.py",
     "instanceValue": "CTK: Libs/DICOM/Core/ctkDICOMDatabase.h",
     "installTorch": "extension PyTorch (SlicerPyTorch): PyTorchUtils/PyTorchUtils.py",
+    "connectGui": "Base/Python/slicer/parameterNodeWrapper/wrapper.py",
+    "disconnectGui": "Base/Python/slicer/parameterNodeWrapper/wrapper.py",
+    "qt.QObject.__init__": "Modules/Scripted/SampleData/SampleData.py",
+    "slicer.util.VTKObservationMixin.__init__": "Base/Python/slicer/util.py",
 }
 
 _OF_VTK = re.compile(r"[A-Z][A-Z0-9]*[a-z]\w*")  # GetID, not a constant

@@ -36,7 +36,7 @@ class Object:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("set") and name[3:4].isupper():
-            return lambda value: setattr(self, name[3].lower() + name[4:], value)
+            return lambda *values: setattr(self, name[3].lower() + name[4:], values[0] if len(values) == 1 else values)
         raise AttributeError(name)
 
     def installEventFilter(self, watcher: Any) -> None:  # noqa: N802
@@ -266,5 +266,5 @@ def module() -> types.ModuleType:
     qt.QDateEdit, qt.QDate, qt.QTableWidgetItem = DateEdit, Date, TableItem
     qt.QSettings, qt.QFileDialog = Settings, FileDialog
     qt.Qt = types.SimpleNamespace(WaitCursor="wait")
-    qt.QEvent = types.SimpleNamespace(DragEnter=60, DragMove=61, Drop=63)
+    qt.QEvent = types.SimpleNamespace(DragEnter=60, DragMove=61, Drop=63, Wheel=31)
     return qt

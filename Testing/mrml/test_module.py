@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "HCCNet"
 SCRIPTS = sorted(MODULE.rglob("*.py"))
-OURS = {"HCCNetSlicer", "HCCNetLib"}
-OF_SLICER = {"slicer", "vtk", "numpy"}
+OURS = {"HCCNetSlicer", "HCCNetWindow", "HCCNetLib"}
+OF_SLICER = {"slicer", "vtk", "numpy", "qt", "ctk"}
 
 
 def test_there_is_something_to_look_at() -> None:

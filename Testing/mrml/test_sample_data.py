@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mrml_helpers import add_file
+
 from HCCNetSlicer.exam_table import ExamTable
 from HCCNetSlicer.hierarchy import date_in_names
 from HCCNetSlicer.sample_data import register_sample_data
-from mrml_helpers import add_file
 
 ICON = Path(__file__).resolve().parents[2] / "HCCNet" / "Resources" / "Icons" / "HCCNet.png"
 DATES = ["2021-03-04", "2021-09-07", "2022-04-20", "2023-01-11"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -128,11 +127,11 @@ def fields_of_the_parameter_node(file: Path) -> dict[str, str]:
 
 
 def widgets_used_in(source: str) -> Iterator[str]:
-    """NAME of every ``ui.NAME`` and ``….ui.NAME``."""
+    """NAME of every ``ui.NAME``, ``….ui.NAME`` and ``…._ui.NAME``."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
             owner = node.value
-            if (isinstance(owner, ast.Attribute) and owner.attr == "ui") or (
+            if (isinstance(owner, ast.Attribute) and owner.attr in ("ui", "_ui")) or (
                 isinstance(owner, ast.Name) and owner.id == "ui"
             ):
                 yield node.attr
@@ -276,7 +275,7 @@ def test_the_parameters_are_found_by_their_names(tmp_path: Path) -> None:
         fields_of_the_parameter_node(file)
 
 
-def test_every_widget_that_the_code_uses_exists_and_controls_that_it_does_not_use_are_told() -> None:
+def test_the_code_uses_only_widgets_that_exist_and_every_control() -> None:
     used = {
         name: file.name
         for file in sorted(MODULE.rglob("*.py"))
@@ -284,8 +283,7 @@ def test_every_widget_that_the_code_uses_exists_and_controls_that_it_does_not_us
     }
     assert {name: file for name, file in used.items() if name not in WIDGETS} == {}
     unused = [name for name in of_classes(TOUCHED) if name not in used and name not in parameters()]
-    if unused:
-        warnings.warn(f"no code uses {', '.join(unused)} of {UI.name}", stacklevel=1)
+    assert unused == []
 
 
 def test_uses_of_widgets_are_found_wherever_they_stand() -> None:

@@ -196,6 +196,7 @@ class SampleDataTest(InSlicer):
 
     def test_the_sample_patient_loads_and_the_table_finds_its_exams(self) -> None:
         import SampleData
+
         from HCCNetSlicer.exam_table import ExamTable
         from HCCNetSlicer.sample_data import NAME, register_sample_data
 

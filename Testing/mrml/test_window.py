@@ -1,0 +1,711 @@
+"""The window's logic on a real scene: widgets by the names of the real .ui file, Qt and the worker faked."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+import types
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import qt_fakes
+import slicer
+import slicer.util
+from mrml_helpers import add_patient, add_study, add_volume
+from qt_fakes import FileDialog, make_widget, tick
+from result_helpers import Written, save, write_result
+from slicer_fakes import Application, modules
+
+from HCCNetLib.explanation import DEFAULT_METHOD, METHODS
+from HCCNetSlicer.bundle_card import DEMONSTRATION
+from HCCNetSlicer.prediction import Settings, Shown, as_shown
+from HCCNetSlicer.results import Result, show_result
+from HCCNetSlicer.worker_client import Failure, Notice, Progress, WorkerError
+
+ROOT = Path(__file__).resolve().parents[2]
+UI = ROOT / "HCCNet" / "Resources" / "UI" / "HCCNet.ui"
+DWI = ("DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800")
+AFFINE = np.array([[-4.0, 0, 0, 80], [0, -4.0, 0, 70], [0, 0, 8.0, -40], [0, 0, 0, 1]])
+DATES = ("2021-03-04", "2021-09-07")
+USE, DATE, STATE, FIRST = 0, 1, 2, 3
+
+
+class FakePredictions:
+    """In the place of the worker: the test says what happens."""
+
+    def __init__(self, scene: Any, folder: Path) -> None:
+        self.scene, self.folder = scene, folder
+        self.begun: list[tuple[Any, Settings]] = []
+        self.is_running = False
+        self.closed = 0
+        self.events: list[Any] = []
+        self.client = types.SimpleNamespace(versions={"torch": "2.13"})
+
+    def begin(self, exams: Any, settings: Settings) -> None:
+        self.begun.append((exams, settings))
+        self.is_running = True
+
+    def poll(self) -> list[Any]:
+        events, self.events = self.events, []
+        return events
+
+    def cancel(self) -> None:
+        self.is_running = False
+
+    def close(self) -> None:
+        self.is_running = False
+        self.closed += 1
+
+    def fail(self, message: str, details: str = "") -> None:
+        self.is_running = False
+        self.events.append(Failure(WorkerError("crash", message, details)))
+
+    def finish(self, **written: Any) -> None:
+        exams, settings = self.begun[-1]
+        folder = write_result(
+            self.folder / str(len(self.begun)),
+            Written(dates=[exam.exam_id for exam in exams], affine=AFFINE, shape=(40, 36, 12), **written),
+        )
+        of_these(folder / "prediction.json")
+        shown = show_result(self.scene, folder, as_shown(exams), settings.plain(exams))
+        self.is_running = False
+        self.events.append(Shown(shown))
+
+
+def of_these(path: Path) -> None:
+    """A written result, made to be of the window's exams and the demonstration bundle."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for exam in content["exams"]:
+        exam["exam_id"] = exam["date"]
+    content["bundle"]["sha256"] = hashlib.sha256((DEMONSTRATION / "bundle.json").read_bytes()).hexdigest()
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def application(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Application:
+    """Slicer around the scene, and Qt."""
+    application = Application(scene, str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(slicer, "app", application, raising=False)
+    monkeypatch.setattr(slicer, "modules", application.modules(), raising=False)
+    for name, fake in {**modules(), "qt": qt_fakes.module()}.items():
+        monkeypatch.setitem(sys.modules, name, fake)
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None)
+    monkeypatch.setattr(slicer.util, "loadUI", lambda path: types.SimpleNamespace(setMRMLScene=lambda scene: None))
+    monkeypatch.setattr(slicer.util, "childWidgetVariables", lambda window: widgets())
+    qt_fakes.Settings.kept.clear()
+    qt_fakes.Timer.made.clear()
+    FileDialog.answer = ""
+    return application
+
+
+def widgets() -> Any:
+    """A fake for every widget of the real file, by its class."""
+    found = {w.get("name"): make_widget(w.get("class") or "") for w in ET.parse(UI).getroot().iter("widget")}
+    found["thresholdSlider"].value, found["opacitySlider"].value = 0.15, 0.6
+    return types.SimpleNamespace(**found)
+
+
+@pytest.fixture
+def make_window(scene: Any, application: Application, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """Makes windows as Slicer does; their worker is faked."""
+    for name in [name for name in sys.modules if name == "HCCNet" or name.startswith("HCCNetWindow")]:
+        del sys.modules[name]
+    module = importlib.import_module("HCCNet")
+    made = []
+
+    def make() -> Any:
+        window = module.HCCNetWidget()
+        window.setup()
+        window.logic._predictions = FakePredictions(scene, tmp_path / f"results-{len(made)}")
+        window.enter()
+        tick()
+        made.append(window)
+        return window
+
+    yield make
+    for window in made:
+        window.cleanup()
+    for name in [name for name in sys.modules if name == "HCCNet" or name.startswith("HCCNetWindow")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def window(make_window: Callable[[], Any]) -> Any:
+    return make_window()
+
+
+@pytest.fixture
+def patient(scene: Any) -> int:
+    return add_exams(scene, add_patient(scene))
+
+
+def add_exams(scene: Any, patient: int, dates: tuple[str, ...] = DATES) -> int:
+    for number, date in enumerate(dates):
+        data = np.random.default_rng(number).integers(0, 500, (40, 36, 12)).astype(np.int16)
+        volumes = [add_volume(scene, f"{channel} {date}", data + n, AFFINE) for n, channel in enumerate(DWI)]
+        add_study(scene, patient, date.replace("-", ""), volumes)
+    return patient
+
+
+def fill(window: Any) -> None:
+    window.ui.fillButton.click()
+    tick()
+
+
+def predict(window: Any, **written: Any) -> None:
+    window.ui.predictButton.click()
+    window.logic.predictions.finish(**written)
+    tick()
+
+
+def cell(window: Any, row: int, column: int) -> Any:
+    return window.ui.examTable.cellWidget(row, column)
+
+
+def state(window: Any, row: int) -> str:
+    return window.ui.examTable.item(row, STATE).shown
+
+
+# ---------------------------------------------------------------- the table of exams
+
+
+def test_an_empty_window_says_what_is_missing(window: Any) -> None:
+    assert not window.ui.predictButton.enabled
+    assert window.ui.predictButton.toolTip == (
+        "There is no exam. Fill the table from the scene or add a folder, and include at least one exam."
+    )
+    assert not window.ui.errorLabel.visible
+    assert not window.ui.progressBar.visible
+    assert window.ui.resultLabel.text == "No result yet."
+    assert not window.ui.exportReportButton.enabled
+
+
+def test_filling_shows_rows_with_volumes_and_lets_predict(window: Any, patient: int) -> None:
+    fill(window)
+    assert window.ui.examTable.rowCount == 2
+    assert window.ui.examTable.horizontalHeaderLabels == ["Use", "Date", "State", *DWI]
+    assert cell(window, 0, DATE).date.toString("yyyy-MM-dd") == "2021-03-04"
+    combo = cell(window, 1, FIRST + 2)
+    assert combo.texts[combo.currentIndex] == "DWI_b400 2021-09-07"
+    assert combo.toolTip == "Recognised by its name."
+    assert [state(window, n) for n in (0, 1)] == ["ready", "ready"]
+    assert window.ui.predictButton.enabled
+    assert window.ui.predictButton.toolTip == "Predict the risk from the exams above, as of the latest."
+
+
+def test_what_the_user_corrects_reaches_the_prediction(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    cell(window, 0, FIRST).pick("–")
+    tick()
+    assert state(window, 0) == "can't be used"
+    assert not window.ui.predictButton.enabled
+    assert "Exam 2021-03-04 lacks DWI_b0." in window.ui.problemsLabel.text
+    cell(window, 0, FIRST).pick("DWI_b0 2021-03-04")
+    tick()
+    assert cell(window, 0, FIRST).toolTip == "Chosen by you."
+    cell(window, 1, DATE).type("2020-01-02")
+    tick()
+    assert [row.date.isoformat() for row in window.exams.table.rows] == ["2020-01-02", "2021-03-04"]
+    cell(window, 1, USE).emit("clicked(bool)", False)
+    tick()
+    assert state(window, 1) == "left out"
+    window.ui.predictButton.click()
+    (exams, settings), *_ = window.logic.predictions.begun
+    assert [exam.exam_id for exam in exams] == ["2020-01-02"]
+    assert settings == Settings(explain="saliency", method="integrated-activation", device="auto")
+
+
+def test_a_deleted_volume_leaves_its_selector_empty(window: Any, patient: int, scene: Any) -> None:
+    """Slicer's own selectors pick another one silently, which would be a wrong exam."""
+    fill(window)
+    cell(window, 0, FIRST).pick("DWI_b0 2021-03-04")
+    tick()
+    scene.RemoveNode(window.exams.table.rows[0].cells["DWI_b0"].node)
+    tick()
+    combo = cell(window, 0, FIRST)
+    assert combo.texts[combo.currentIndex] == "–"
+    assert "the volume chosen for DWI_b0 is no longer in the scene" in window.ui.problemsLabel.text
+    assert not window.ui.predictButton.enabled
+
+
+def test_another_patient_s_volumes_are_not_offered(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    add_exams(scene, add_patient(scene, "Roe^Richard", "ID-2"), ("2019-01-01",))
+    add_volume(scene, "nobody's", np.ones((4, 4, 4), np.int16), AFFINE)
+    tick()
+    texts = cell(window, 0, FIRST).texts
+    assert "nobody's" in texts
+    assert not any("2019-01-01" in text for text in texts)
+
+
+def test_of_several_patients_the_selected_one_is_taken(window: Any, patient: int, scene: Any) -> None:
+    other = add_exams(scene, add_patient(scene, "Roe^Richard", "ID-2"), ("2019-01-01",))
+    fill(window)
+    assert window.ui.errorLabel.text == (
+        "The scene holds 2 patients. Choose one; exams of different patients can't be mixed."
+    )
+    window.ui.patientSelector.item = other
+    fill(window)
+    assert [row.date.isoformat() for row in window.exams.table.rows] == ["2019-01-01"]
+
+
+def test_a_date_that_nobody_knows_is_shown_as_none(window: Any, scene: Any) -> None:
+    volumes = [add_volume(scene, c, np.ones((4, 4, 4), np.int16), AFFINE) for c in DWI]
+    add_study(scene, add_patient(scene), "", volumes)
+    fill(window)
+    edit = cell(window, 0, DATE)
+    assert (edit.date.toString("yyyy-MM-dd"), edit.specialValueText) == ("1900-01-01", "no date")
+    edit.type("2021-03-04")
+    tick()
+    assert window.exams.table.rows[0].date is not None
+
+
+def test_a_folder_can_be_chosen_or_dropped(window: Any, application: Application) -> None:
+    FileDialog.answer = str(ROOT / "HCCNetLib" / "samples" / "RA01")
+    window.ui.addFolderButton.click()
+    tick()
+    assert window.ui.examTable.rowCount == 4
+    assert application.cursors == []
+    window.exams.table.clear()
+    window.exams.request_update()
+    tick()
+    event = drop([FileDialog.answer])
+    assert window.ui.examTable.viewport().watcher.eventFilter(None, event)
+    tick()
+    assert window.ui.examTable.rowCount == 4
+    window.exams.take_folders(["a", "b"])
+    assert window.ui.errorLabel.text == "Drop one folder: that of one patient, with a dated folder per exam."
+
+
+def drop(paths: list[str]) -> Any:
+    urls = [types.SimpleNamespace(toLocalFile=lambda path=path: path) for path in paths]
+    data = types.SimpleNamespace(hasUrls=lambda: True, urls=lambda: urls)
+    return types.SimpleNamespace(type=lambda: 63, mimeData=lambda: data, acceptProposedAction=lambda: None)
+
+
+def test_a_folder_that_can_not_be_read_is_told_in_its_words(window: Any, tmp_path: Path, application: Any) -> None:
+    (tmp_path / "empty").mkdir()
+    FileDialog.answer = str(tmp_path / "empty")
+    window.ui.addFolderButton.click()
+    assert window.ui.errorLabel.text.startswith("The folder empty is empty. Expected a patient folder")
+    assert application.cursors == []
+
+
+def test_the_liver_of_the_selected_exam_is_chosen_and_shown(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "liver")
+    window.ui.examTable.selectRow(1)
+    window.ui.liverSelector.setCurrentNode(roi)
+    tick()
+    assert [row.liver for row in window.exams.table.rows] == [None, roi]
+    window.ui.examTable.selectRow(0)
+    assert window.ui.liverSelector.node is None
+    assert window.exams.table.rows[1].liver is roi
+
+
+def test_exams_can_be_added_and_removed_by_hand(window: Any, patient: int) -> None:
+    fill(window)
+    window.ui.addExamButton.click()
+    tick()
+    assert window.ui.examTable.rowCount == 3
+    window.ui.examTable.selectRow(2)
+    window.ui.removeExamButton.click()
+    tick()
+    assert window.ui.examTable.rowCount == 2
+
+
+# ---------------------------------------------------------------- predict, progress, errors
+
+
+def test_progress_is_shown_and_the_result_appears(window: Any, patient: int, application: Application) -> None:
+    fill(window)
+    window.ui.predictButton.click()
+    assert application.cursors == []
+    assert window.ui.progressBar.visible
+    assert window.ui.cancelButton.enabled
+    assert not window.ui.predictButton.enabled
+    window.logic.predictions.events.append(Progress("explaining", None, 3, 0.42))
+    tick()
+    assert window.ui.progressBar.value == 42
+    assert window.ui.statusLabel.text == "Explaining, network 3"
+    window.logic.predictions.events.append(Notice("The GPU's memory does not suffice."))
+    tick()
+    assert window.ui.statusLabel.text == "The GPU's memory does not suffice."
+    window.logic.predictions.finish()
+    tick()
+    assert not window.ui.progressBar.visible
+    assert window.ui.predictButton.enabled
+    assert window.ui.resultLabel.text.startswith("Estimated risk of a diagnosis of hepatocellular carcinoma within")
+    assert [line[0] for line in window.ui.resultTable.texts()] == list(DATES)
+    assert window.ui.resultTable.currentRow() == 1
+
+
+def test_cancel_stops_and_lets_predict_again(window: Any, patient: int) -> None:
+    fill(window)
+    window.ui.predictButton.click()
+    window.ui.cancelButton.click()
+    assert not window.logic.predictions.is_running
+    assert window.ui.statusLabel.text == "Cancelled."
+    assert window.ui.predictButton.enabled
+    assert not window.ui.cancelButton.enabled
+
+
+def test_a_failure_is_one_sentence_with_details_to_unfold(window: Any, patient: int) -> None:
+    fill(window)
+    window.ui.predictButton.click()
+    window.logic.predictions.fail("The worker ended unexpectedly (killed).", "last words")
+    tick()
+    assert window.ui.errorLabel.visible
+    assert window.ui.errorLabel.text == "The worker ended unexpectedly (killed)."
+    assert window.ui.errorDetailsButton.visible
+    assert not window.ui.errorDetailsText.visible
+    window.ui.errorDetailsButton.setChecked(True)
+    assert window.ui.errorDetailsText.visible
+    assert window.ui.errorDetailsText.plainText == "last words"
+    window.ui.predictButton.click()
+    assert not window.ui.errorLabel.visible
+
+
+def test_what_can_not_begin_is_told_and_the_cursor_is_restored(
+    window: Any, patient: int, application: Application, scene: Any
+) -> None:
+    fill(window)
+    label = add_volume(scene, "L", np.zeros((4, 4, 4), np.int16), AFFINE, "vtkMRMLLabelMapVolumeNode")
+    window.exams.table.set_liver(window.exams.table.rows[0].key, label)
+    window.logic.predictions.begin = lambda exams, settings: settings.plain(exams)
+    window.ui.predictButton.click()
+    assert window.ui.errorLabel.text == (
+        "Exam 2021-03-04: The liver mask marks no voxel. Draw the liver, or choose no mask."
+    )
+    assert application.cursors == []
+    assert not window.ui.progressBar.visible
+
+
+def test_a_worker_that_dies_while_nobody_waits_pops_up_nothing(window: Any, patient: int) -> None:
+    fill(window)
+    window.ui.predictButton.click()
+    window.logic.predictions.events.append(Failure(WorkerError("crash", "idle"), of_request=False))
+    tick()
+    assert not window.ui.errorLabel.visible
+    assert window.ui.progressBar.visible
+
+
+# ---------------------------------------------------------------- the result
+
+
+def test_choosing_an_exam_shows_it_with_its_map_its_date_and_its_peak(
+    window: Any, patient: int, application: Application, scene: Any
+) -> None:
+    fill(window)
+    predict(window)
+    result = Result.find(scene)
+    assert result is not None
+    for row in (0, 1):
+        window.ui.resultTable.selectRow(row)
+        for composite in application.composites.values():
+            assert composite.GetForegroundVolumeID() == result.map_node(row).GetID()
+            assert scene.GetNodeByID(composite.GetBackgroundVolumeID()).GetName().endswith(DATES[row])
+            assert composite.GetLinkedControl()
+        assert {view.text for view in application.views.values()} == {f"{DATES[row]}, {row + 1} of 2"}
+        assert application.jumps[-1] == (*result.prediction["exams"][row]["peak"]["mm"], True)
+
+
+def test_threshold_opacity_and_outline_follow_the_window_and_stay_for_the_next_result(
+    window: Any, patient: int, application: Application, scene: Any
+) -> None:
+    fill(window)
+    predict(window)
+    window.ui.thresholdSlider.setValue(0.4)
+    window.ui.opacitySlider.setValue(0.9)
+    window.ui.fieldCheckBox.setChecked(True)
+    for _ in range(2):
+        result = Result.find(scene)
+        assert result is not None
+        assert (result.threshold, result.opacity, result.field_is_shown) == (0.4, 0.9, True)
+        assert application.composites["Red"].GetForegroundOpacity() == pytest.approx(0.9)
+        predict(window)
+
+
+def test_another_kind_of_map_is_shown(window: Any, patient: int, application: Application, scene: Any) -> None:
+    fill(window)
+    predict(window)
+    window.ui.kindComboBox.pick("What lowers the output")
+    result = Result.find(scene)
+    assert result is not None
+    assert application.composites["Red"].GetForegroundVolumeID() == result.map_node(1, "against").GetID()
+
+
+def test_a_result_that_is_out_of_date_says_so_and_why(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    predict(window)
+    assert not window.ui.staleLabel.visible
+    cell(window, 0, USE).emit("clicked(bool)", False)
+    tick()
+    tick()
+    assert window.ui.staleLabel.visible
+    assert window.ui.staleLabel.text == (
+        "This result is out of date: Other exams, dates or channels are chosen now. Predict again."
+    )
+    cell(window, 0, USE).emit("clicked(bool)", True)
+    tick()
+    tick()
+    assert not window.ui.staleLabel.visible
+    volume = window.exams.table.rows[0].cells["DWI_b0"].node
+    slicer.util.arrayFromVolume(volume)[:] += 1
+    slicer.util.arrayFromVolumeModified(volume)
+    tick()
+    assert window.ui.staleLabel.text == (
+        "This result is out of date: The voxels of DWI_b0 of 2021-03-04 have changed. Predict again."
+    )
+
+
+def test_removing_the_result_leaves_the_exams_and_clears_the_views(
+    window: Any, patient: int, application: Application, scene: Any
+) -> None:
+    fill(window)
+    before = scene.GetNumberOfNodes()
+    predict(window)
+    window.ui.removeResultButton.click()
+    assert scene.GetNumberOfNodes() == before
+    assert {view.text for view in application.views.values()} == {""}
+    assert window.ui.resultLabel.text == "No result yet."
+    assert window.ui.resultTable.rowCount == 0
+    assert window.ui.examTable.rowCount == 2
+
+
+def test_a_demonstration_is_told_instead_of_a_risk(window: Any, patient: int) -> None:
+    fill(window)
+    predict(window, demonstration=True)
+    assert window.ui.resultLabel.text.startswith("Demonstration only: this result has no meaning for this patient")
+    assert "%" not in window.ui.resultLabel.text
+
+
+def test_the_timeline_is_shown_beside_the_views(window: Any, patient: int, application: Application) -> None:
+    fill(window)
+    predict(window)
+    window.ui.plotButton.click()
+    assert [chart.GetClassName() for chart in application.charts] == ["vtkMRMLPlotChartNode"]
+
+
+def test_report_table_and_maps_are_saved(window: Any, patient: int, tmp_path: Path) -> None:
+    fill(window)
+    predict(window)
+    out = tmp_path / "saved"
+    out.mkdir()
+    FileDialog.answer = str(out / "r.html")
+    window.ui.exportReportButton.click()
+    FileDialog.answer = str(out / "t.csv")
+    window.ui.exportTableButton.click()
+    FileDialog.answer = str(out)
+    window.ui.exportMapsButton.click()
+    assert "<title>Report</title>" in (out / "r.html").read_text(encoding="utf-8")
+    assert (out / "t.csv").read_text().count("\n") == 3
+    names = sorted(path.name for path in out.glob("*.nii.gz"))
+    assert names == [
+        *("2021-03-04-against.nii.gz", "2021-03-04-towards.nii.gz"),
+        *(f"2021-09-07-{kind}.nii.gz" for kind in ("against", "less", "more", "towards")),
+    ]
+    import nibabel as nib
+
+    image = nib.load(out / "2021-09-07-towards.nii.gz")
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-5)
+    np.testing.assert_array_equal(
+        np.asarray(image.dataobj), slicer.util.arrayFromVolume(window.result.result.map_node(1)).transpose(2, 1, 0)
+    )
+    FileDialog.answer = str(tmp_path / "nowhere" / "r.html")
+    window.ui.exportReportButton.click()
+    assert window.ui.errorLabel.text == "Nothing could be saved there: No such file or directory."
+    assert not list(out.glob(".hccnet-*"))
+
+
+# ---------------------------------------------------------------- bundles, settings, setup
+
+
+def test_a_bundle_s_card_is_shown_and_its_channels_become_columns(window: Any, tmp_path: Path, patient: int) -> None:
+    assert window.ui.cardLabel.text.startswith("Demonstration: a result has no meaning for a patient.")
+    text = (DEMONSTRATION / "bundle.json").read_text()
+    bundle = tmp_path / "mine"
+    bundle.mkdir()
+    text = text.replace('"demonstration": true', '"demonstration": false').replace('"DWI_b800"', '"T1_native"')
+    (bundle / "bundle.json").write_text(text)
+    FileDialog.answer = str(bundle)
+    window.ui.addBundleButton.click()
+    fill(window)
+    assert window.ui.bundleComboBox.texts == ["Demonstration (phantom)", "mine"]
+    assert window.ui.cardLabel.text.startswith("phantom-demonstration 1, 10 networks\nChannels: DWI_b0, DWI_b150")
+    assert window.ui.examTable.horizontalHeaderLabels[-1] == "T1_native"
+    window.ui.bundleComboBox.pick("Demonstration (phantom)")
+    tick()
+    assert window.ui.examTable.horizontalHeaderLabels[-1] == "DWI_b800"
+
+
+def test_a_folder_that_is_no_bundle_is_refused_in_words(window: Any, tmp_path: Path) -> None:
+    FileDialog.answer = str(tmp_path)
+    window.ui.addBundleButton.click()
+    assert window.ui.errorLabel.text.endswith(
+        " is no bundle: it holds no bundle.json that can be read. Choose a bundle's folder."
+    )
+    assert window.ui.bundleComboBox.texts == ["Demonstration (phantom)"]
+
+
+def test_a_bundle_that_went_away_is_told_and_predict_waits(make_window: Any, patient: int, tmp_path: Path) -> None:
+    qt_fakes.Settings.kept["HCCNet/Bundles"] = [str(tmp_path / "gone")]
+    window = make_window()
+    fill(window)
+    window.ui.bundleComboBox.pick("gone")
+    tick()
+    assert window.ui.cardLabel.text == (
+        "gone is no bundle: it holds no bundle.json that can be read. Choose a bundle's folder."
+    )
+    assert not window.ui.predictButton.enabled
+    assert window.ui.predictButton.toolTip.startswith("Choose a bundle that can be read.")
+
+
+def test_verifying_a_bundle_tells_whether_it_is_whole(window: Any) -> None:
+    """By the library's own command in a process of its own."""
+    import time
+
+    window.ui.verifyBundleButton.click()
+    assert not window.ui.verifyBundleButton.enabled
+    deadline = time.monotonic() + 60
+    while not window.ui.verifyBundleButton.enabled and time.monotonic() < deadline:
+        tick()
+        time.sleep(0.05)
+    assert window.ui.cardLabel.text.endswith("Verified: every file is whole.")
+
+
+def test_methods_and_devices_are_the_library_s(window: Any) -> None:
+    parameters = sys.modules["HCCNetWindow.parameters"]
+    assert set(parameters.METHODS) == set(METHODS)
+    assert parameters.METHODS[0] == DEFAULT_METHOD
+    setup = sys.modules["HCCNetWindow.setup_panel"]
+    assert len(setup.method_words()) == len(setup.CHOICES)
+    assert len(setup.device_words()) == len(parameters.DEVICES)
+    report = sys.modules["HCCNetWindow.result_panel"]
+    assert len(report.kind_words()) == len(report.KINDS)
+
+
+def test_settings_are_kept_and_used(window: Any, patient: int) -> None:
+    fill(window)
+    window.ui.deviceComboBox.pick("Processor")
+    window.ui.methodComboBox.pick("Attention over exams only")
+    window.ui.predictButton.click()
+    _, settings = window.logic.predictions.begun[-1]
+    assert (settings.device, settings.explain) == ("cpu", "attention")
+    assert window._parameters.device == "cpu"
+
+
+def test_the_setup_check_shows_versions_and_what_is_missing(window: Any) -> None:
+    window.ui.setupButton.click()
+    text = window.ui.setupText.plainText
+    assert "torch " in text
+    assert "Worker: torch 2.13" in text
+    assert text.endswith("All that a prediction needs is there.")
+
+
+def test_what_broken_off_predictions_left_can_be_removed(window: Any, application: Application) -> None:
+    import os
+    import time
+
+    old, young = (Path(application.temporaryPath) / f"HCCNet-{name}" for name in ("old", "young"))
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "exam.nii").write_bytes(b"0" * 2_000_000)
+    os.utime(old, (time.time() - 2e5,) * 2)
+    window.ui.setupButton.click()
+    assert window.ui.temporaryLabel.text == "Left by broken-off predictions: 2.0 MB"
+    window.ui.clearTemporaryButton.click()
+    assert not old.exists()
+    assert young.exists()  # another Slicer may be predicting from it
+
+
+# ---------------------------------------------------------------- scenes, reload, two windows
+
+
+def test_closing_the_scene_empties_the_window(window: Any, patient: int, scene: Any, application: Application) -> None:
+    fill(window)
+    predict(window)
+    scene.Clear(False)
+    tick()
+    assert window.ui.examTable.rowCount == 0
+    assert window.ui.resultLabel.text == "No result yet."
+    assert {view.text for view in application.views.values()} == {""}
+    assert not window.ui.predictButton.enabled
+
+
+def test_a_saved_scene_brings_table_settings_and_result_back(
+    window: Any, patient: int, scene: Any, tmp_path: Path
+) -> None:
+    fill(window)
+    cell(window, 0, DATE).type("2021-03-05")
+    tick()
+    window.ui.deviceComboBox.pick("Processor")
+    predict(window)
+    window.ui.resultTable.selectRow(0)
+    sentence = window.ui.resultLabel.text
+    save(scene, tmp_path / "scene")
+    scene.Clear(False)
+    tick()
+    scene.Connect()
+    tick()
+    assert [row.date.isoformat() for row in window.exams.table.rows] == ["2021-03-05", "2021-09-07"]
+    assert window.ui.resultLabel.text == sentence
+    assert window.ui.deviceComboBox.texts[window.ui.deviceComboBox.currentIndex] == "Processor"
+    assert window.ui.resultTable.currentRow() == 0
+
+
+def test_two_windows_show_the_same_and_one_that_closes_ends_only_its_own_worker(
+    make_window: Callable[[], Any], patient: int
+) -> None:
+    first, second = make_window(), make_window()
+    fill(first)
+    predict(first)
+    second.enter()
+    tick()
+    assert second.ui.resultLabel.text == first.ui.resultLabel.text
+    assert second.ui.examTable.rowCount == 2
+    worker = first.logic.predictions
+    first.cleanup()
+    assert worker.closed == 1
+    assert second.logic.predictions.closed == 0
+    tick()  # the closed window's timers tick no more
+    assert second.ui.resultTable.rowCount == 2
+
+
+def test_leaving_the_module_and_coming_back_loses_nothing(window: Any, patient: int) -> None:
+    fill(window)
+    window.exit()
+    predict_finished_meanwhile = window.logic.predictions
+    window.enter()
+    tick()
+    assert window.ui.examTable.rowCount == 2
+    assert predict_finished_meanwhile.closed == 0
+
+
+def test_reload_drops_the_helpers_so_that_their_changes_count(window: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reloaded = []
+    base = sys.modules["slicer.ScriptedLoadableModule"].ScriptedLoadableModuleWidget
+    monkeypatch.setattr(base, "onReload", lambda self: reloaded.append(True), raising=False)
+    kept = {name: module for name, module in sys.modules.items() if name.startswith(("HCCNetSlicer", "HCCNetWindow"))}
+    try:
+        window.onReload()
+        assert reloaded == [True]
+        assert not [name for name in sys.modules if name.startswith(("HCCNetSlicer", "HCCNetWindow"))]
+    finally:
+        sys.modules.update(kept)
+
+
+def test_the_wheel_scrolls_and_changes_no_choice(window: Any, patient: int) -> None:
+    fill(window)
+    ignored = []
+    wheel = types.SimpleNamespace(type=lambda: sys.modules["qt"].QEvent.Wheel, ignore=lambda: ignored.append(True))
+    for widget in (cell(window, 0, DATE), cell(window, 0, FIRST), window.ui.bundleComboBox):
+        assert widget.watcher.eventFilter(widget, wheel)
+    assert len(ignored) == 3
