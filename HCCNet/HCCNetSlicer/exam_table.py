@@ -306,7 +306,8 @@ class ExamTable:
             return self._b_values[key]
         # Several b-values lie one after the other or in turn; pairs of neighbours at several places tell.
         places = {min(n + k, len(instances) - 1) for n in _spread(len(instances)) for k in (0, 1)}
-        values = frozenset({b_value_in_tags(partial(self._tag_of, instances[n])) for n in sorted(places)} - {None})
+        found = (b_value_in_tags(partial(self._tag_of, instances[n])) for n in sorted(places))
+        values = frozenset(value for value in found if value is not None)
         if values:  # a database that is opened later may know them yet
             self._b_values[key] = values
         return values

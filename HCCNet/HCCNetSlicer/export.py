@@ -6,7 +6,9 @@ import csv
 import io
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from HCCNetSlicer.map_kinds import KINDS
 from HCCNetSlicer.results import Result
@@ -40,11 +42,15 @@ def write_maps(result: Result, folder: Path) -> list[Path]:
             node = result.map_node(index, kind)
             if node is None:
                 continue
-            data, affine = picture_of(node)
             path = folder / f"{date.isoformat()}-{kind}.nii.gz"
-            _write_aside(path, lambda aside, d=data, a=affine, k=kind: write_nifti(aside, d, a, f"HCCNet {k}; {words}"))
+            _write_aside(path, partial(_write_map, node, f"HCCNet {kind}; {words}"))
             files.append(path)
     return files
+
+
+def _write_map(node: Any, description: str, path: Path) -> None:
+    data, affine = picture_of(node)
+    write_nifti(path, data, affine, description)
 
 
 def _write_aside(path: Path, write: Callable[[Path], object]) -> None:

@@ -128,8 +128,8 @@ def date_in_names(volume: Any) -> datetime.date | None:
 
     A date before there was MRI is somebody's birthday.
     """
-    dates = {parse_date(text) for text in _DATE_IN_TEXT.findall(volume.GetName() or "")} - {None}
-    dates = {date for date in dates if date >= FIRST_MRI}
+    found = map(parse_date, _DATE_IN_TEXT.findall(volume.GetName() or ""))
+    dates = {date for date in found if date is not None and date >= FIRST_MRI}
     if dates:
         return dates.pop() if len(dates) == 1 else None
     storage = volume.GetStorageNode()

@@ -216,8 +216,8 @@ class ExamPanel:
         edit.setToolTip(_("The day of the visit; time decides the prediction."))
 
         def finished() -> None:
-            date = datetime.date.fromisoformat(edit.date.toString("yyyy-MM-dd"))
-            date = None if date == _NO_DATE else date
+            shown = datetime.date.fromisoformat(edit.date.toString("yyyy-MM-dd"))
+            date = None if shown == _NO_DATE else shown
             if date != self.table.row(key).date:
                 self.table.set_date(key, date)
                 self.request_update()

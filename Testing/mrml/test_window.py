@@ -620,7 +620,7 @@ def test_what_broken_off_predictions_left_can_be_removed(window: Any, applicatio
         (folder / "exam.nii").write_bytes(b"0" * 2_000_000)
     os.utime(old, (time.time() - 2e5,) * 2)
     window.ui.setupButton.click()
-    assert window.ui.temporaryLabel.text == "Left by broken-off predictions: 2.0 MB"
+    assert window.ui.temporaryLabel.text == "2.0 MB, left by predictions that broke off"
     window.ui.clearTemporaryButton.click()
     assert not old.exists()
     assert young.exists()  # another Slicer may be predicting from it
