@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from HCCNetSlicer import placement, result_nodes
-from HCCNetSlicer.bundle_card import DEMONSTRATION
 from HCCNetSlicer.map_kinds import DIRECTIONS, KINDS, TOWARDS, add_colour_table, default_threshold
 from HCCNetSlicer.record import SERIES, Record, ShownExam, field_role, map_role, volume_role
 from HCCNetSlicer.result_files import ResultFiles
+from HCCNetSlicer.staleness import kept_path
 from HCCNetSlicer.volumes import grid_of
 
 _DEFAULT_OPACITY = 0.6
@@ -20,8 +20,9 @@ def describe(
 ) -> None:
     """Keeps in the script node what is no node: what the prediction was made from, and how it is shown."""
     bundle = {name: prediction["bundle"][name] for name in ("name", "version", "sha256")}
-    record.keep("bundle", {**bundle, "path": str(settings.get("bundle") or DEMONSTRATION)})
-    record.keep("settings", dict(settings))
+    path = kept_path(settings.get("bundle"))
+    record.keep("bundle", {**bundle, "path": path})
+    record.keep("settings", {**settings, "bundle": path} if "bundle" in settings else dict(settings))
     state = {"exam": 0, "kind": TOWARDS.key, "field": False}
     record.keep("state", {**state, "threshold": default_threshold(), "opacity": _DEFAULT_OPACITY})
     described = [
@@ -40,11 +41,11 @@ def describe(
     record.node.SetDescription(notice)
     record.node.SetAttribute("HCCNet.notice", notice)
     if result_nodes.has_no_meaning(prediction):
-        record.node.SetAttribute("HCCNet.meaning", result_nodes.NO_MEANING)
+        record.keep_meaning(result_nodes.NO_MEANING)
 
 
 def build(record: Record, exams: Sequence[ShownExam], files: ResultFiles) -> None:
-    """Adds the nodes and puts them where they belong in the subject placement."""
+    """Adds the nodes and puts them where they belong in the subject hierarchy."""
     scene = record.scene
     folder = placement.add_folder(scene, [volume for exam in exams for volume in exam.present(scene)])
     placement.place(scene, record.node, folder)

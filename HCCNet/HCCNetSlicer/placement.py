@@ -51,10 +51,20 @@ def take_out(scene: Any, nodes: Iterable[Any]) -> None:
         if item != tree.GetInvalidItemID():
             parents.add(tree.GetItemParent(item))
             tree.RemoveItem(item, False, False)
-    for parent in parents:
-        if tree.HasItemAttribute(parent, _MARK) and not tree.GetNumberOfItemChildren(parent):
+    _remove_empty(tree, parents)
+
+
+def remove_empty_folders(scene: Any) -> None:
+    """Removes all of our folders that hold nothing."""
+    hierarchy = Hierarchy(scene)
+    _remove_empty(hierarchy.node, hierarchy.below(hierarchy.node.GetSceneItemID()))
+
+
+def _remove_empty(tree: Any, items: Iterable[int]) -> None:
+    for item in items:
+        if tree.HasItemAttribute(item, _MARK) and not tree.GetNumberOfItemChildren(item):
             # With its data node: hiding a folder gives it a display node.
-            tree.RemoveItem(parent, True, False)
+            tree.RemoveItem(item, True, False)
 
 
 def _first_item(scene: Any, volumes: Iterable[Any]) -> int:

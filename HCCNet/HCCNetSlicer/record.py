@@ -8,24 +8,24 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from HCCNetSlicer import fingerprints, placement
 from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE
-from HCCNetSlicer.map_kinds import DIRECTIONS, KINDS
+from HCCNetSlicer.result_files import ResultError
 
 MODULE_NAME, RESULT_NAME = "HCCNet", "HCCNet result"
 SERIES = {
     "chart.risk": ("series.risk", "series.risk_without"),
     "chart.attention": ("series.attention", "series.weighted"),
 }
-_ROLES = (
-    *("text.prediction", "text.report", "table.risk", "table.exams", *SERIES, *SERIES["chart.risk"]),
-    *(*SERIES["chart.attention"], "legend", *(f"colours.{direction}" for direction in DIRECTIONS)),
-)
+
+_MEANING = "HCCNet.meaning"
+_ROLE = "HCCNet.role"  # what a node is to its result; a copy of it, which comes after it, says the same
+_COPY = "copy"  # instead of a result's mark: a map that the user copied is the user's, and still no channel
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,26 @@ class Record:
 
     @classmethod
     def all_of(cls, scene: Any) -> Sequence[Record]:
-        """Every result's; more than one where a scene was added to another."""
-        return [cls(node) for node in _marked(scene) if node.IsA("vtkMRMLScriptedModuleNode")]
+        """Every result's; more than one where a scene was added to another. Each has a mark of its own from now on."""
+        records = [cls(node) for node in _marked(scene) if node.IsA("vtkMRMLScriptedModuleNode")]
+        _separate(records)
+        return records
 
     @property
     def scene(self) -> Any:
         """The scene, None once the result was removed."""
         return self.node.GetScene()
+
+    @property
+    def mark(self) -> str:
+        """What every node of the result is marked with."""
+        return str(self.node.GetAttribute(RESULT_ATTRIBUTE))
+
+    @property
+    def meaning(self) -> str | None:
+        """That the result has none, in words; else None."""
+        words: str | None = self.node.GetAttribute(_MEANING)
+        return words
 
     @cached_property
     def exams(self) -> Sequence[Mapping[str, Any]]:
@@ -95,8 +108,11 @@ class Record:
         return exams
 
     def kept(self, name: str) -> Any:
-        """Plain data that was kept under this name."""
-        return json.loads(self.node.GetParameter(name))
+        """Plain data that was kept under this name; raises ResultError where it is there no more."""
+        try:
+            return json.loads(self.node.GetParameter(name))
+        except ValueError:
+            raise ResultError("The result in the scene is damaged. Remove it and predict again.") from None
 
     def keep(self, name: str, value: Any) -> None:
         """Keeps plain data under a name."""
@@ -107,6 +123,10 @@ class Record:
         """Keeps what is shown and how."""
         self.keep("state", {**self.kept("state"), **changes})
 
+    def keep_meaning(self, words: str) -> None:
+        """Keeps that the result has no meaning, where a person who looks at the node sees it too."""
+        self.node.SetAttribute(_MEANING, words)
+
     def refer(self, role: str, node: Any) -> None:
         """Refers to a node that is not the result's own."""
         self.node.SetNodeReferenceID(role, node.GetID())
@@ -114,7 +134,22 @@ class Record:
     def own(self, role: str, node: Any) -> None:
         """Refers to a node that was made for the result and goes with it."""
         self.refer(role, node)
-        node.SetAttribute(RESULT_ATTRIBUTE, self.node.GetAttribute(RESULT_ATTRIBUTE))
+        node.SetAttribute(RESULT_ATTRIBUTE, self.mark)
+        node.SetAttribute(_ROLE, role)
+
+    def owned(self, kind: str = "") -> Sequence[Any]:
+        """The nodes in the scene that were made for the result, or those whose role begins so."""
+        count = self.node.GetNumberOfNodeReferenceRoles()
+        roles = (self.node.GetNthNodeReferenceRole(n) for n in range(count))
+        found = (self.get(role) for role in roles if role.startswith(kind))
+        return [node for node in found if node is not None and node.GetAttribute(RESULT_ATTRIBUTE) == self.mark]
+
+    def mark_anew(self, others: Collection[str]) -> None:
+        """Marks the result and its nodes with a mark of their own, but no nodes with these IDs."""
+        nodes = [node for node in self.owned() if node.GetID() not in others]
+        self.node.SetAttribute(RESULT_ATTRIBUTE, uuid.uuid4().hex)
+        for node in nodes:
+            node.SetAttribute(RESULT_ATTRIBUTE, self.mark)
 
     def get(self, role: str) -> Any:
         """A node by its role, None where it was deleted or never was."""
@@ -131,24 +166,31 @@ class Record:
 
     def maps(self) -> Sequence[Any]:
         """All maps that are in the scene."""
-        found = (self.get(map_role(kind, index)) for index in range(len(self.exams)) for kind in KINDS)
-        return [node for node in found if node is not None]
+        return self.owned("map.")
 
     def remove(self) -> None:
         """Removes every node that was made for the result; their items, and folders of ours that are empty then."""
-        scene, mark = self.scene, self.node.GetAttribute(RESULT_ATTRIBUTE)
-        roles = [*_ROLES, *(field_role(index) for index in range(len(self.exams)))]
-        others = [node for role in roles if (node := self.get(role)) is not None]
-        _remove_nodes(scene, [*self.maps(), *others, self.node])
+        scene = self.scene
+        Record.all_of(scene)  # another result that has the same mark gets its own: its nodes are no copies
+        mark = self.mark
+        _remove_nodes(scene, [*self.owned(), self.node])
         # What is left with the mark are copies that the user made.
-        for node in _marked(scene):
-            if node.GetAttribute(RESULT_ATTRIBUTE) == mark:
-                node.RemoveAttribute(RESULT_ATTRIBUTE)
+        _leave_to_user(node for node in _marked(scene) if node.GetAttribute(RESULT_ATTRIBUTE) == mark)
 
 
 def remove_leftovers(scene: Any) -> None:
-    """Removes what results have left behind whose script nodes were deleted; for when there is no result."""
-    _remove_nodes(scene, _marked(scene))
+    """Removes what results have left behind whose script nodes were deleted, and empty folders of ours.
+
+    For when there is no result. Of nodes with the same mark and role, the later ones are copies that the user made.
+    """
+    ours: dict[tuple[str, str | None], Any] = {}
+    copies = []
+    for node in _marked(scene):
+        if ours.setdefault((node.GetAttribute(RESULT_ATTRIBUTE), node.GetAttribute(_ROLE)), node) is not node:
+            copies.append(node)
+    _leave_to_user(copies)
+    _remove_nodes(scene, list(ours.values()))
+    placement.remove_empty_folders(scene)
 
 
 def volume_role(exam: int, channel: int) -> str:
@@ -167,7 +209,21 @@ def field_role(exam: int) -> str:
 
 
 def _marked(scene: Any) -> Sequence[Any]:
-    return [node for node in scene.GetNodes() if node.GetAttribute(RESULT_ATTRIBUTE) is not None]
+    return [node for node in scene.GetNodes() if node.GetAttribute(RESULT_ATTRIBUTE) not in (None, _COPY)]
+
+
+def _leave_to_user(copies: Iterable[Any]) -> None:
+    for node in copies:
+        node.SetAttribute(RESULT_ATTRIBUTE, _COPY)
+
+
+def _separate(records: Sequence[Record]) -> None:
+    """Gives results that share a mark, as those of a scene that was added twice do, marks of their own."""
+    known: dict[str, set[str]] = {}
+    for record in records:
+        if record.mark in known:
+            record.mark_anew(known[record.mark])
+        known[record.mark] = {node.GetID() for node in record.owned()}
 
 
 def _remove_nodes(scene: Any, nodes: Sequence[Any]) -> None:

@@ -67,11 +67,17 @@ def set_map_threshold(node: Any, threshold: float) -> None:
         display.SetApplyThreshold(True)
 
 
-def legend_title(kind: MapKind, threshold: float, prediction: Mapping[str, Any]) -> str:
-    """What the legend says: what the places do, what 1 stands for, and what is not drawn; lines that fit into a view."""
+def legend_title(kind: MapKind, threshold: float, meaning: str | None) -> str:
+    """What the legend says: what the places do, what 1 stands for, and what is not drawn; lines that fit into a view.
+
+    Args:
+        kind: of the map.
+        threshold: the share below which nothing is drawn.
+        meaning: that the result has none, in words; else None.
+    """
     told = [kind.words, kind.scale, f"below {threshold:.2f} not drawn"]
-    if has_no_meaning(prediction):
-        told.append(NO_MEANING)
+    if meaning is not None:
+        told.append(meaning)
     return "\n".join(line for part in told for line in textwrap.wrap(part, _LEGEND_WIDTH))
 
 

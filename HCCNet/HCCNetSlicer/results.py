@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import html
-import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,11 @@ from HCCNetSlicer.record import (
     remove_leftovers,
     with_fingerprints,
 )
-from HCCNetSlicer.result_files import ResultError, read_result
+from HCCNetSlicer.result_files import ResultError, parse_prediction, read_result
 
-__all__ = ["Result", "ResultError", "ShownExam", "show_result", "with_fingerprints"]
+__all__ = ["Result", "ResultError", "ShownExam", "remove_all", "show_result", "with_fingerprints"]
+
+_GONE = "This result is no longer in the scene."
 
 
 def show_result(
@@ -48,9 +48,7 @@ def show_result(
     files = read_result(folder)
     ordered = _in_order(files.prediction, exams)
     taken = [with_fingerprints(exam) if exam.fingerprints is None else exam for exam in ordered]
-    for earlier in Record.all_of(scene):
-        Result(earlier).remove()
-    remove_leftovers(scene)
+    remove_all(scene)
     result = Result(Record.add(scene))
     try:
         describe(result.record, taken, files.prediction, settings)
@@ -63,10 +61,22 @@ def show_result(
     return result
 
 
+def remove_all(scene: Any) -> None:
+    """Removes every result, what remains of those whose nodes were deleted in part, and our folders.
+
+    The exams stay, and so do copies that the user made and what the user put into a folder of ours.
+    """
+    for record in Record.all_of(scene):
+        Result(record).remove()
+    remove_leftovers(scene)
+
+
 class Result:
     """A result that is in a scene.
 
-    Everything that it tells stands in the scene, so one that was saved and reopened tells the same.
+    Everything that it tells stands in the scene, so one that was saved and reopened tells the same. Once it was removed, or
+    the scene was closed, all but ``is_in_scene``, ``stale_reasons``, ``unobserve`` and ``remove`` raise ResultError. They
+    do so too where what they tell was deleted from the scene.
 
     Args:
         record: the result's script node and what it refers to.
@@ -78,94 +88,105 @@ class Result:
 
     @classmethod
     def find(cls, scene: Any) -> Result | None:
-        """The scene's result, or None."""
+        """The scene's result, or None; of several, the one that came last (``others`` tells of the rest)."""
         records = Record.all_of(scene)
         return cls(records[-1]) if records else None
 
-    @cached_property
+    @property
+    def is_in_scene(self) -> bool:
+        """Whether it is still in the scene: not removed, not replaced, the scene not closed."""
+        return self.record.scene is not None
+
+    @property
+    def others(self) -> int:
+        """How many results the scene holds besides: some, where a scene was added to another."""
+        return len(Record.all_of(self._live.scene)) - 1
+
+    @property
     def prediction(self) -> Mapping[str, Any]:
-        """The content of prediction.json; raises ResultError where its text was deleted from the scene."""
-        content: Mapping[str, Any] = json.loads(self._text("text.prediction"))
-        return content
+        """The content of prediction.json."""
+        return parse_prediction(self._text("text.prediction"))
 
     @property
     def report(self) -> str:
-        """The HTML page; raises ResultError where its text was deleted from the scene."""
+        """The HTML page."""
         return self._text("text.report")
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """What the prediction was asked for."""
-        settings: Mapping[str, Any] = self.record.kept("settings")
+        settings: Mapping[str, Any] = self._live.kept("settings")
         return settings
 
     @property
     def bundle(self) -> Mapping[str, Any]:
-        """``name``, ``version``, ``sha256`` and ``path`` of the bundle."""
-        bundle: Mapping[str, Any] = self.record.kept("bundle")
+        """``name``, ``version``, ``sha256`` and ``path`` of the bundle; no path of the demonstration bundle."""
+        bundle: Mapping[str, Any] = self._live.kept("bundle")
         return bundle
 
     @property
     def notices(self) -> Sequence[str]:
         """The sentences that are kept with the result."""
-        notices: Sequence[str] = self.record.kept("notices")
+        notices: Sequence[str] = self._live.kept("notices")
         return notices
 
     @property
     def exam_dates(self) -> Sequence[datetime.date]:
         """When the exams were, earliest first."""
-        return [datetime.date.fromisoformat(exam["date"]) for exam in self.record.exams]
+        return [datetime.date.fromisoformat(exam["date"]) for exam in self._live.exams]
 
     @property
     def landmark_index(self) -> int:
         """Which exam the prediction was made from: the latest."""
-        return len(self.record.exams) - 1
+        return len(self._live.exams) - 1
 
     @property
     def shown_index(self) -> int:
         """Which exam was shown last."""
-        return int(self.record.kept("state")["exam"])
+        return int(self._live.kept("state")["exam"])
 
     @property
     def shown_kind(self) -> str:
         """Which kind of map was shown last: a key of ``KINDS``."""
-        return str(self.record.kept("state")["kind"])
+        return str(self._live.kept("state")["kind"])
 
     @property
     def threshold(self) -> float:
         """The share below which nothing is drawn."""
-        return float(self.record.kept("state")["threshold"])
+        return float(self._live.kept("state")["threshold"])
 
     @property
     def opacity(self) -> float:
         """Opacity of the maps, 0-1."""
-        return float(self.record.kept("state")["opacity"])
+        return float(self._live.kept("state")["opacity"])
 
     @property
     def field_is_shown(self) -> bool:
         """Whether the box that the model read of the shown exam is outlined."""
-        return bool(self.record.kept("state")["field"])
+        return bool(self._live.kept("state")["field"])
 
     def volume(self, index: int, channel: str) -> Any:
         """An exam's volume, None where it is no longer in the scene."""
-        return self.record.volume(index, channel)
+        return self._live.volume(index, channel)
 
     def map_node(self, index: int, kind: str = TOWARDS.key) -> Any:
         """An exam's map, None where there is none."""
-        return self.record.get(map_role(kind, index))
+        return self._live.get(map_role(kind, index))
 
     def field_node(self, index: int) -> Any:
         """The box that the model read of an exam, None where it was deleted."""
-        return self.record.get(field_role(index))
+        return self._live.get(field_role(index))
 
     def node(self, role: str) -> Any:
         """Another node by its role, e.g. ``chart.risk`` or ``table.exams``; None where it was deleted."""
-        return self.record.get(role)
+        return self._live.get(role)
 
     def show_exam(
         self, index: int, composite_nodes: Sequence[Any] | None = None, kind: str = TOWARDS.key
     ) -> Sequence[str]:
         """Shows an exam and its map together; what is missing is empty, never another exam's.
+
+        Views that would show nothing of it are moved to the map's peak, or to the exam's middle where there is no map.
 
         Args:
             index: of the exam, 0 the earliest.
@@ -178,14 +199,18 @@ class Result:
         Raises:
             IndexError: no such exam.
             KeyError: no such kind.
+            ResultError: the result is no longer in the scene.
         """
-        words, exam = KINDS[kind].words, self._exam(index)
+        words, exam, record = KINDS[kind].words, self._exam(index), self._live
         image, overlay = self.volume(index, exam["shown"]), self.map_node(index, kind)
-        views = layers.composites(self.record.scene) if composite_nodes is None else composite_nodes
+        views = layers.composites(record.scene) if composite_nodes is None else composite_nodes
         layers.set_layers(views, image, overlay, self.opacity)
-        self.record.change_state(exam=index, kind=kind)
-        layers.update_legend(self.record, self.prediction)
-        layers.update_fields(self.record)
+        record.change_state(exam=index, kind=kind)
+        layers.update_legend(record)
+        layers.update_fields(record)
+        seen = overlay if image is None else image
+        if seen is not None:
+            layers.bring_into_view(views, seen, overlay)
         missing = []
         if image is None:
             missing.append(f"{exam['shown']} of {exam['date']} is no longer in the scene, so it can't be shown.")
@@ -195,19 +220,19 @@ class Result:
 
     def show_field(self, visible: bool) -> None:
         """Outlines the box that the model read of the shown exam, or no box."""
-        self.record.change_state(field=visible)
-        layers.update_fields(self.record)
+        self._live.change_state(field=visible)
+        layers.update_fields(self._live)
 
     def set_threshold(self, threshold: float) -> None:
         """Draws nothing below this share (0-1), in no exam's map."""
-        self.record.change_state(threshold=min(max(float(threshold), 0.0), 1.0))
-        for node in self.record.maps():
+        self._live.change_state(threshold=min(max(float(threshold), 0.0), 1.0))
+        for node in self._live.maps():
             result_nodes.set_map_threshold(node, self.threshold)
-        layers.update_legend(self.record, self.prediction)
+        layers.update_legend(self._live)
 
     def set_opacity(self, opacity: float) -> None:
         """Draws the maps with this opacity (0-1) in all views that show one; other foregrounds stay as they are."""
-        self.record.change_state(opacity=min(max(float(opacity), 0.0), 1.0))
+        self._live.change_state(opacity=min(max(float(opacity), 0.0), 1.0))
         for composite in layers.composites_with_maps(self.record):
             composite.SetForegroundOpacity(self.opacity)
 
@@ -221,7 +246,7 @@ class Result:
         Raises:
             IndexError: no such exam.
         """
-        parts = [self._exam(index)["date"], f"{index + 1} of {len(self.record.exams)}"]
+        parts = [self._exam(index)["date"], f"{index + 1} of {len(self._live.exams)}"]
         if self.map_node(index, kind or self.shown_kind) is None:
             parts.append("no map")
         return ", ".join(parts)
@@ -245,6 +270,16 @@ class Result:
         generated = "Generated patient (phantom). " if result["phantom"] else ""
         return html.unescape(f"{generated}{kind} {of}: {risk}{spread}. {result['notice']}")
 
+    def told(self) -> str:
+        """The sentence, and what else a reader must know: that there are more results, and that this one is out of date."""
+        parts = [self.sentence()]
+        if self.others:
+            parts.append(f"The scene holds {self.others + 1} results; this is one of them.")
+        reasons = self.stale_reasons()
+        if reasons:
+            parts.append(" ".join(["Out of date:", *reasons, "Predict again."]))
+        return " ".join(parts)
+
     def stale_reasons(
         self, settings: Mapping[str, Any] | None = None, exams: Sequence[ShownExam] | None = None
     ) -> Sequence[str]:
@@ -254,9 +289,11 @@ class Result:
             settings: what a prediction would be asked for now; None: not compared.
             exams: what a prediction would be made from now; None: not compared.
         """
-        reasons = [*staleness.volume_changes(self.record), *staleness.bundle_changes(self.bundle)]
+        if not self.is_in_scene:
+            return [_GONE]
+        reasons = [*staleness.volume_changes(self._live), *staleness.bundle_changes(self.bundle)]
         if exams is not None:
-            reasons += staleness.exam_changes(self.record, exams)
+            reasons += staleness.exam_changes(self._live, exams)
         if settings is not None:
             reasons += staleness.setting_changes(self.settings, settings)
         return reasons
@@ -264,11 +301,13 @@ class Result:
     def observe(self, callback: Callable[[], None]) -> None:
         """Calls back whenever the result may have become stale; ``stale_reasons`` tells whether it has.
 
+        Calls back a last time when the result is removed or replaced, but not when the scene is closed.
+
         An edit calls back many times: whoever is called waits until it is quiet. Voxels that are written in place without
         telling the volume call nobody, and are found by ``stale_reasons`` all the same.
         """
         self.unobserve()
-        self._watch = staleness.Watch(self.record, callback)
+        self._watch = staleness.Watch(self._live, callback)
 
     def unobserve(self) -> None:
         """Calls back no more."""
@@ -279,38 +318,47 @@ class Result:
     def restore(self) -> Sequence[str]:
         """Shows again what was shown when the scene was saved, and returns the sentences of ``show_exam``.
 
-        To be called after a scene was opened: charts may have lost a series on the way.
+        To be called after a scene was opened or imported: charts may have lost a series on the way.
         """
+        shown, kind = self.shown_index, self.shown_kind
         for role, names in SERIES.items():
             chart, series = self.node(role), [self.node(name) for name in names]
             if chart is not None:
                 chart.RemoveAllPlotSeriesNodeIDs()
                 for node in (node for node in series if node is not None):
                     chart.AddAndObservePlotSeriesNodeID(node.GetID())
-        return self.show_exam(self.shown_index, kind=self.shown_kind)
+        return self.show_exam(shown, kind=kind)
 
     def remove(self) -> None:
         """Removes every node that was made for the result, and its maps from the views; the exams stay.
 
-        Nothing is left to do where the scene was closed meanwhile.
+        Nothing is left to do where it was removed or the scene was closed meanwhile.
         """
         self.unobserve()
-        if self.record.scene is None:
+        if not self.is_in_scene:
             return
         for composite in layers.composites_with_maps(self.record):
             composite.SetForegroundVolumeID(None)
-        self.record.remove()
+        self._live.remove()
+
+    @property
+    def _live(self) -> Record:
+        """The record; raises ResultError where it is no longer in the scene, since all that it refers to is gone."""
+        if not self.is_in_scene:
+            raise ResultError(_GONE)
+        return self.record
 
     def _exam(self, index: int) -> Mapping[str, Any]:
-        if not 0 <= index < len(self.record.exams):
-            raise IndexError(f"exam {index} of {len(self.record.exams)}")
-        return self.record.exams[index]
+        exams = self._live.exams
+        if not 0 <= index < len(exams):
+            raise IndexError(f"exam {index} of {len(exams)}")
+        return exams[index]
 
     def _text(self, role: str) -> str:
         node = self.node(role)
         if node is None:
             raise ResultError("A text of the result was deleted from the scene. Predict again.")
-        return str(node.GetText())
+        return str(node.GetText() or "")
 
 
 def _in_order(prediction: Mapping[str, Any], exams: Sequence[ShownExam]) -> Sequence[ShownExam]:

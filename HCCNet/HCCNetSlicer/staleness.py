@@ -11,8 +11,22 @@ from typing import Any
 import slicer
 import vtk
 
-from HCCNetSlicer import fingerprints
+from HCCNetSlicer import fingerprints, layers
+from HCCNetSlicer.bundle_card import DEMONSTRATION
 from HCCNetSlicer.record import Record, ShownExam
+
+_SETTINGS = {
+    "bundle": "the bundle",
+    "explain": "the explanation",
+    "method": "the explanation",
+    "one_space": "whether channels share one patient space",
+    "livers": "the liver of an exam",
+}
+
+
+def kept_path(bundle: Any) -> str:
+    """A bundle's folder as a scene keeps it; empty for the demonstration bundle, which another computer has elsewhere."""
+    return "" if not bundle or Path(bundle) == DEMONSTRATION else str(bundle)
 
 
 def volume_changes(record: Record) -> Iterator[str]:
@@ -47,7 +61,7 @@ def exam_changes(record: Record, exams: Sequence[ShownExam]) -> Iterator[str]:
 def bundle_changes(bundle: Mapping[str, Any]) -> Iterator[str]:
     """Whether the bundle's description is still the one that the prediction names."""
     try:
-        text = (Path(bundle["path"]) / "bundle.json").read_bytes()
+        text = (Path(bundle["path"] or DEMONSTRATION) / "bundle.json").read_bytes()
     except OSError:
         yield "The bundle that made the result can't be found any more."
         return
@@ -56,15 +70,19 @@ def bundle_changes(bundle: Mapping[str, Any]) -> Iterator[str]:
 
 
 def setting_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Which settings are others now."""
-    plain = json.loads(json.dumps(dict(now)))
-    other = sorted(name for name in {*then, *plain} if then.get(name) != plain.get(name))
+    """Which settings are others now; a setting that is absent is an empty one."""
+    plain = json.loads(json.dumps({**now, "bundle": kept_path(now.get("bundle"))}))
+    names = [*_SETTINGS, *sorted({*then, *plain} - {*_SETTINGS})]
+    other = [name for name in names if (then.get(name) or None) != (plain.get(name) or None)]
     if other:
-        yield f"Other settings are chosen now: {', '.join(other)}."
+        words = dict.fromkeys(_SETTINGS.get(name, "another setting") for name in other)
+        yield f"Chosen differently now: {', '.join(words)}."
 
 
 class Watch:
-    """Calls back when volumes of a result are edited, moved or removed.
+    """Calls back when volumes of a result are edited, moved or removed; ends when the result is, and calls of that too.
+
+    Where the map that is shown is deleted, the legend hides: Slicer would leave it.
 
     Args:
         record: the result's.
@@ -84,8 +102,15 @@ class Watch:
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def removed(scene: Any, event: str, node: Any) -> None:
-            if node.GetID() in watched and not scene.IsClosing():
+            is_end = node is record.node
+            if is_end:
+                self.stop()
+            if scene.IsClosing():
+                return
+            if is_end or node.GetID() in watched:
                 callback()
+            else:
+                layers.hide_lone_legend(record)
 
         scene = record.scene
         self._observed.append((scene, scene.AddObserver(slicer.vtkMRMLScene.NodeRemovedEvent, removed)))

@@ -37,11 +37,13 @@ from result_helpers import (
     write_bundle,
     write_result,
 )
+from vtk.util.numpy_support import vtk_to_numpy
 
 from HCCNetLib.inference import prediction_schema
 from HCCNetLib.reporting import colours
-from HCCNetSlicer import fingerprints
-from HCCNetSlicer.results import Result, ResultError, ShownExam, show_result, with_fingerprints
+from HCCNetSlicer import bundle_card, fingerprints, layers, result_nodes
+from HCCNetSlicer.hierarchy import is_input
+from HCCNetSlicer.results import Result, ResultError, ShownExam, remove_all, show_result, with_fingerprints
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "HCCNet"
@@ -285,7 +287,133 @@ def test_without_maps_the_exams_are_shown_alone(scene: Any, tmp_path: Path) -> N
     assert census(scene) == shown.before
 
 
+# Where views look
+
+
+def away(by: Sequence[float]) -> np.ndarray:
+    """The tests' affine, moved."""
+    affine = AFFINE.copy()
+    affine[:3, 3] += by
+    return affine
+
+
+def visible_share(view: View) -> float:
+    """How much of a view shows something, as it looks now."""
+    view.node.SetDimensions(350, 270, 1)
+    view.logic.UpdatePipeline()
+    view.logic.GetBlend().Update()
+    pixels = vtk_to_numpy(view.logic.GetBlend().GetOutput().GetPointData().GetScalars())
+    return float((pixels[:, :3].max(axis=-1) > 0).mean())
+
+
+@pytest.mark.parametrize("orientation", ["Axial", "Coronal", "Sagittal", "oblique"])
+def test_an_exam_far_from_where_the_views_look_is_seen(scene: Any, tmp_path: Path, orientation: str) -> None:
+    view = View(scene)
+    if orientation == "oblique":
+        slicer.util.updateVTKMatrixFromArray(view.node.GetSliceToRAS(), to_affine(ROTATION))
+        view.node.UpdateMatrices()
+    else:
+        getattr(view.node, f"SetOrientationTo{orientation}")()
+    written = Written(affine=away((200, 200, 500)))
+    result = show_result(scene, write_result(tmp_path, written), add_exams(scene, written), {})
+    directions = slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS())[:3, :3]
+    assert visible_share(view) > 0.1
+    peak = (written.affine @ (8 + 4 * 3, 9, 6, 1))[:3]
+    assert np.abs(slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS())[:3, 3] - peak).max() < 1e-6
+    assert np.array_equal(slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS())[:3, :3], directions)
+    view.node.SetXYZOrigin(400, 0, 0)  # panned away
+    result.show_exam(3)
+    assert visible_share(view) > 0.1
+
+
+def to_affine(rotation: np.ndarray) -> np.ndarray:
+    affine = np.eye(4)
+    affine[:3, :3] = rotation
+    return affine
+
+
+def test_a_view_that_shows_something_of_the_exam_stays_where_it_is(shown: Shown) -> None:
+    node = shown.views[0].node
+    for x, y, z in ((180.0, 160.0, 40.0), (0.0, 0.0, -43.0), (-150.0, 20.0, 12.0)):
+        node.SetXYZOrigin(0, 0, 0)
+        node.SetSliceToRASByNTP(0, 0, 1, 1, 0, 0, x, y, z, 0)
+        before = slicer.util.arrayFromVTKMatrix(node.GetXYToRAS()).tolist()
+        shown.result.show_exam(1)
+        assert slicer.util.arrayFromVTKMatrix(node.GetXYToRAS()).tolist() == before
+
+
+def test_without_a_map_views_that_miss_the_exam_look_at_its_middle(scene: Any, tmp_path: Path) -> None:
+    view, other = View(scene), View(scene, "Green")
+    written = Written(affine=away((0, 0, 900)), maps={})
+    result = show_result(scene, write_result(tmp_path, written), add_exams(scene, written), {})
+    middle = (written.affine @ (19.5, 17.5, 5.5, 1))[:3]
+    assert np.allclose(slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS())[:3, 3], middle)
+    for node in (view.node, other.node):
+        node.SetSliceOffset(0)
+    result.show_exam(0, [other.composite])
+    assert (view.node.GetSliceOffset(), other.node.GetSliceOffset()) == (0, pytest.approx(middle[2]))
+
+
+def test_exams_at_different_positions_of_the_table_are_seen_when_switched(scene: Any, tmp_path: Path) -> None:
+    shown = Shown(scene, tmp_path)
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "table")
+    transform.SetMatrixTransformToParent(matrix(away((0, 0, 700)) @ np.linalg.inv(AFFINE)))
+    for volume in shown.exams[1].volumes.values():
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+    view = shown.views[0]
+    for index in (1, 2, 1, 0):
+        shown.result.show_exam(index)
+        assert visible_share(view) > 0.1
+    # The map stays where it was made, so its peak is no place of the exam.
+    shown.result.show_exam(1)
+    assert view.node.GetSliceOffset() == pytest.approx((AFFINE @ (0, 0, 5.5, 1))[2] + 700)
+
+
+def test_a_warped_exam_is_found_too(shown: Shown) -> None:
+    volume, view = shown.exams[1].volumes["DWI_b800"], shown.views[0]
+    move = vtk.vtkThinPlateSplineTransform()
+    source, target = vtk.vtkPoints(), vtk.vtkPoints()
+    for corner in ((-100, -100, -60), (100, -100, -60), (-100, 100, -60), (-100, -100, 60), (100, 100, 60), (0, 0, 9)):
+        source.InsertNextPoint(corner)
+        target.InsertNextPoint(corner[0], corner[1], corner[2] + 700 + (corner[2] == 9))
+    move.SetSourceLandmarks(source)
+    move.SetTargetLandmarks(target)
+    move.SetBasisToR()
+    node = shown.scene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
+    node.SetAndObserveTransformToParent(move)
+    volume.SetAndObserveTransformNodeID(node.GetID())
+    layers.bring_into_view([view.composite], volume, shown.result.map_node(1))
+    assert 650 < view.node.GetSliceOffset() < 750
+
+
 # Legend and field
+
+
+def test_a_legend_hides_when_its_map_is_deleted(shown: Shown) -> None:
+    legend = shown.result.node("legend")
+    shown.scene.RemoveNode(shown.result.map_node(3))
+    shown.result.set_threshold(0.2)
+    assert not legend.GetVisibility()
+    shown.result.show_exam(1)
+    assert legend.GetVisibility()
+    shown.result.observe(lambda: None)
+    shown.scene.RemoveNode(shown.result.map_node(0))
+    assert legend.GetVisibility()
+    shown.scene.RemoveNode(shown.result.map_node(1))
+    assert not legend.GetVisibility()
+
+
+def test_the_legend_goes_on_with_the_exam_where_the_predictions_text_was_deleted(scene: Any, tmp_path: Path) -> None:
+    result = Shown(scene, tmp_path, Written(demonstration=True)).result
+    scene.RemoveNode(result.node("text.prediction"))
+    legend = result.node("legend")
+    assert result.show_exam(1) == []
+    assert legend.GetDisplayableNode() is result.map_node(1)
+    result.set_threshold(0.4)
+    assert legend.GetTitleText().endswith("\nbelow 0.40 not drawn\ndemonstration, no meaning")
+    assert result.restore() == []
+    with pytest.raises(ResultError, match=r"^A text of the result was deleted from the scene\. Predict again\.$"):
+        result.sentence()
 
 
 def test_the_legend_goes_with_the_map_and_says_what_it_shows(shown: Shown) -> None:
@@ -590,7 +718,160 @@ def test_a_copy_that_the_user_made_of_a_map_stays(shown: Shown) -> None:
     assert copy.GetScene() is shown.scene
 
 
+def test_a_copy_of_a_map_is_the_users_and_no_channel(shown: Shown) -> None:
+    copy = copied(shown, 0)
+    shown.result.remove()
+    assert copy.GetScene() is shown.scene
+    assert not is_input(copy)
+    remove_all(shown.scene)
+    assert copy.GetScene() is shown.scene
+    assert not is_input(copy)
+
+
+def copied(shown: Shown, index: int) -> Any:
+    """A user's copy of a map, as Slicer clones it: with all attributes."""
+    node = shown.result.map_node(index)
+    copy = shown.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "mine")
+    copy.CopyContent(node)
+    for name in node.GetAttributeNames():
+        copy.SetAttribute(name, node.GetAttribute(name))
+    return copy
+
+
+def test_what_a_deleted_folder_leaves_can_be_removed(shown: Shown) -> None:
+    copy = copied(shown, 0)
+    delete_below_folder(shown.scene, with_folder=True)
+    assert not hierarchy(shown.scene).GetItemByName("HCCNet result")
+    assert Result.find(shown.scene) is None
+    assert shown.scene.GetNumberOfNodes() > len(shown.before[0]) + 30
+    remove_all(shown.scene)
+    assert copy.GetScene() is shown.scene
+    shown.scene.RemoveNode(copy)
+    assert census(shown.scene) == shown.before
+    assert shown.layers()[1] is None
+    remove_all(shown.scene)
+    assert census(shown.scene) == shown.before
+
+
+def test_an_empty_folder_of_ours_goes_with_the_rest(shown: Shown) -> None:
+    delete_below_folder(shown.scene, with_folder=False)
+    assert hierarchy(shown.scene).GetItemByName("HCCNet result")
+    remove_all(shown.scene)
+    assert census(shown.scene) == shown.before
+
+
+def delete_below_folder(scene: Any, with_folder: bool) -> None:
+    """Deletes as a running Slicer does: the nodes, and their items with them."""
+    tree, items = hierarchy(scene), vtk.vtkIdList()
+    folder = tree.GetItemByName("HCCNet result")
+    tree.GetItemChildren(folder, items, True)
+    for item in [items.GetId(n) for n in range(items.GetNumberOfIds())]:
+        scene.RemoveNode(tree.GetItemDataNode(item))
+        tree.RemoveItem(item, False, False)
+    if with_folder:
+        tree.RemoveItem(folder, False, False)
+
+
+def is_ours(node: Any) -> bool:
+    return node.GetAttribute("HCCNet.Result") is not None
+
+
+# Several results
+
+
+@pytest.fixture
+def twice(shown: Shown, tmp_path: Path) -> Shown:
+    """A result whose scene was saved and then added to itself."""
+    path = save(shown.scene, tmp_path / "saved")
+    shown.scene.SetURL(str(path))
+    shown.scene.Import()
+    return shown
+
+
+def test_results_of_a_scene_that_was_added_twice_stay_apart(twice: Shown) -> None:
+    first = twice.result
+    second = Result.find(twice.scene)
+    assert second is not None
+    assert second.record.node is not first.record.node
+    assert second.record.mark != first.record.mark
+    ours = {node.GetID() for node in first.record.owned()}
+    theirs = {node.GetID() for node in second.record.owned()}
+    assert len(ours) == len(theirs)
+    assert not ours & theirs
+    assert not any(is_input(node) for node in (*first.record.maps(), *second.record.maps()))
+    second.remove()
+    assert Result.find(twice.scene).record.node is first.record.node
+    assert first.show_exam(0) == []
+    first.remove()
+    assert not any(is_ours(node) for node in twice.scene.GetNodes())
+
+
+def test_removing_the_first_of_two_equal_results_leaves_the_second_whole(twice: Shown) -> None:
+    count = len(twice.result.record.owned())
+    twice.result.remove()
+    second = Result.find(twice.scene)
+    assert second is not None
+    assert len(second.record.owned()) == count
+    assert second.restore() == []
+    assert second.others == 0
+    second.remove()
+    assert not any(is_ours(node) for node in twice.scene.GetNodes())
+    assert not hierarchy(twice.scene).GetItemByName("HCCNet result")
+
+
+def test_of_several_results_the_last_is_found_and_the_others_are_told_of(twice: Shown) -> None:
+    second = Result.find(twice.scene)
+    assert second is not None
+    assert twice.result.others == second.others == 1
+    assert second.told() == f"{second.sentence()} The scene holds 2 results; this is one of them."
+    remove_all(twice.scene)
+    assert Result.find(twice.scene) is None
+    assert not [node.GetName() for node in twice.scene.GetNodes() if (node.GetName() or "").startswith("HCCNet")]
+
+
 # What can't be shown changes nothing
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda content: content.clear(), "phantom"),
+        *((lambda content, key=key: content.pop(key), key) for key in ("exams", "bundle", "notice", "risk", "spread")),
+        *((lambda content, key=key: content.pop(key), key) for key in ("members", "trajectory", "landmark", "phantom")),
+        (lambda content: content.pop("horizon_months"), "horizon_months"),
+        (lambda content: content["exams"][2].pop("peak"), "peak"),
+        (lambda content: content["exams"][2]["field"]["box"].update(axes=[[1, 0, 0]]), "axes"),
+        (lambda content: content["exams"][0].update(date="yesterday"), "date"),
+        (lambda content: content["exams"][0].update(saliency_change={"more": "x"}), "less"),
+        (lambda content: content.update(exams=[]), "exams"),
+        (lambda content: content.update(trajectory=[{"as_of": "2021-03-04", "risk": 1.5}]), "risk"),
+        (lambda content: content.update(risk=math.nan), "risk"),
+        (lambda content: content["bundle"].update(calibrated="yes"), "calibrated"),
+    ],
+)
+def test_a_prediction_without_what_is_shown_is_refused_in_a_sentence(shown: Shown, change: Any, fault: str) -> None:
+    path = shown.folder / "prediction.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    before = census(shown.scene)
+    with pytest.raises(ResultError) as error:
+        shown.again()
+    assert str(error.value) == f"prediction.json is damaged: {fault} is missing or wrong. Predict again."
+    assert census(shown.scene) == before
+
+
+def test_a_prediction_that_is_no_object_is_refused(shown: Shown) -> None:
+    (shown.folder / "prediction.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ResultError, match=r"^prediction\.json is damaged: its content is missing or wrong\. Predict"):
+        shown.again()
+
+
+def test_a_map_that_is_no_volume_is_refused(shown: Shown) -> None:
+    path = shown.folder / "saliency/2021-03-04.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4), np.float32), AFFINE), path)
+    with pytest.raises(ResultError, match=r"^The map of what raises the output, of the exam of 2021-03-04, can't be"):
+        shown.again()
 
 
 @pytest.mark.parametrize(
@@ -635,14 +916,16 @@ def test_a_result_of_other_exams_is_refused(shown: Shown) -> None:
     assert Result.find(shown.scene) is not None
 
 
-def test_what_fails_half_way_leaves_nothing(shown: Shown) -> None:
+def test_what_fails_half_way_leaves_nothing(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     shown.result.remove()
-    path = shown.folder / "prediction.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    del content["exams"][3]["field"]["box"]
-    path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(KeyError):
-        shown.again()
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(result_nodes, "add_field", fail)
+        with pytest.raises(MemoryError):
+            shown.again()
     assert census(shown.scene) == shown.before
     with pytest.raises(TypeError):
         show_result(shown.scene, shown.folder, shown.exams, {"bundle": object()})
@@ -733,9 +1016,13 @@ def test_another_bundle_makes_it_stale(shown: Shown) -> None:
 
 def test_other_settings_and_exams_make_it_stale(shown: Shown) -> None:
     stale = shown.result.stale_reasons
-    assert stale({**shown.settings, "explain": "none", "device": "cpu"}) == [
-        "Other settings are chosen now: device, explain."
+    assert stale({**shown.settings, "explain": "none", "method": "x", "livers": {"a": "b"}}) == [
+        "Chosen differently now: the explanation, the liver of an exam."
     ]
+    assert stale({"explain": "saliency", "one_space": True, "new": 1}) == [
+        "Chosen differently now: the bundle, whether channels share one patient space, another setting."
+    ]
+    assert stale({**shown.settings, "method": None, "livers": {}, "one_space": False}) == []
     assert stale(exams=shown.exams[1:]) == ["Other exams, dates or channels are chosen now."]
     other = add_volume(shown.scene, "other", np.zeros(SHAPE, np.int16), AFFINE)
     exam = shown.exams[0]
@@ -761,6 +1048,83 @@ def test_nobody_is_called_after_it_is_no_longer_watched(shown: Shown) -> None:
     shown.exams[0].volumes["DWI_b0"].SetSpacing(1, 1, 1)
     shown.scene.RemoveNode(shown.exams[0].volumes["DWI_b0"])
     assert not called
+
+
+def test_the_demonstration_bundle_is_found_where_it_is_installed_now(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, given in (("there", ""), ("here", None), ("path", "there")):
+        there = write_bundle(tmp_path / "one" / name, shown.folder)
+        monkeypatch.setattr("HCCNetSlicer.staleness.DEMONSTRATION", there)
+        settings = {"bundle": str(there) if given == "there" else given}
+        result = show_result(shown.scene, shown.folder, shown.exams, settings)
+        assert result.bundle["path"] == ""
+        assert str(tmp_path) not in result.record.node.GetParameter("settings")
+        assert result.stale_reasons({"bundle": ""}) == []
+        elsewhere = write_bundle(tmp_path / "two" / name, shown.folder)
+        monkeypatch.setattr("HCCNetSlicer.staleness.DEMONSTRATION", elsewhere)
+        (there / "bundle.json").unlink()
+        assert result.stale_reasons({"bundle": str(elsewhere)}) == []
+        (elsewhere / "bundle.json").write_text("{ }", encoding="utf-8")
+        assert result.stale_reasons() == ["The bundle that made the result has been changed or replaced."]
+    assert bundle_card.DEMONSTRATION.is_dir()
+
+
+GONE = "This result is no longer in the scene."
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "scene closed", "script node deleted"])
+def test_a_result_that_is_gone_says_so_and_nothing_else(shown: Shown, how: str) -> None:
+    result, called = shown.result, []
+    result.observe(lambda: called.append(result.stale_reasons()))
+    if how == "removed":
+        Result.find(shown.scene).remove()
+    elif how == "replaced":
+        shown.again()
+    elif how == "scene closed":
+        shown.scene.Clear(False)
+    else:
+        shown.scene.RemoveNode(result.record.node)
+    assert called == ([] if how == "scene closed" else [[GONE]])
+    called.clear()
+    shown.exams[0].volumes["DWI_b0"].SetSpacing(1, 1, 1)
+    assert not called
+    assert not result.is_in_scene
+    assert result.stale_reasons(shown.settings, shown.exams) == [GONE]
+    for use in (
+        *(result.sentence, result.told, result.restore, lambda: result.show_exam(0), lambda: result.show_field(True)),
+        *(lambda: result.set_threshold(0.5), lambda: result.set_opacity(0.5), lambda: result.view_text(0)),
+        *(lambda: result.prediction, lambda: result.report, lambda: result.others, lambda: result.observe(print)),
+        *(lambda: result.exam_dates, lambda: result.map_node(0), lambda: result.node("legend"), lambda: result.opacity),
+    ):
+        with pytest.raises(ResultError) as error:
+            use()
+        assert str(error.value) == GONE
+    count = shown.scene.GetNumberOfNodes()
+    result.unobserve()
+    result.remove()
+    assert shown.scene.GetNumberOfNodes() == count
+
+
+def test_what_is_told_says_when_it_is_out_of_date(shown: Shown) -> None:
+    result = shown.result
+    assert result.told() == result.sentence()
+    slicer.util.arrayFromVolume(shown.exams[0].volumes["DWI_b0"])[0, 0, 0] += 1
+    shown.scene.RemoveNode(shown.exams[2].volumes["DWI_b0"])
+    assert result.told() == (
+        f"{result.sentence()} Out of date: The voxels of DWI_b0 of 2021-03-04 have changed. "
+        "DWI_b0 of 2022-04-20 was removed from the scene. Predict again."
+    )
+
+
+def test_a_damaged_record_is_told_in_words_and_can_be_removed(shown: Shown) -> None:
+    for name in ("exams", "state"):
+        shown.result.record.node.UnsetParameter(name)
+    result = Result.find(shown.scene)
+    with pytest.raises(ResultError, match=r"^The result in the scene is damaged\. Remove it and predict again\.$"):
+        result.show_exam(0)
+    result.remove()
+    assert census(shown.scene) == shown.before
 
 
 def test_sixteen_volumes_are_checked_in_less_than_fifty_milliseconds(scene: Any) -> None:
@@ -885,6 +1249,25 @@ def test_a_reopened_result_is_stale_when_something_is_edited_and_goes_without_a_
     left = [node.GetName() for node in shown.scene.GetNodes() if (node.GetName() or "").startswith("HCCNet")]
     assert left == []
     assert not hierarchy(shown.scene).GetItemByName("HCCNet result")
+
+
+@pytest.mark.parametrize("how", ["opened", "added to another"])
+def test_a_result_can_be_restored_as_soon_as_its_scene_is_read(shown: Shown, tmp_path: Path, how: str) -> None:
+    shown.result.show_exam(1, kind="against")
+    scene, path = shown.scene, save(shown.scene, tmp_path / "saved")
+    told: list[Any] = []
+
+    def read(*_: Any) -> None:
+        result = Result.find(scene)
+        told.append((result.restore(), result.shown_index, result.told() == result.sentence()))
+        told.append(scene.GetNumberOfNodesByClass("vtkMRMLColorLegendDisplayNode"))
+
+    tag = scene.AddObserver(slicer.vtkMRMLScene.EndImportEvent, read)
+    scene.Clear(False)
+    scene.SetURL(str(path))
+    (scene.Connect if how == "opened" else scene.Import)()
+    scene.RemoveObserver(tag)
+    assert told == [([], 1, True), 1]
 
 
 # The module's manners
