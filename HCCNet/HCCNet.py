@@ -45,7 +45,7 @@ from HCCNetSlicer.dependencies import ensure  # noqa: E402
 from HCCNetSlicer.exam_table import ExamTable, TableExam, TableState, fill_by_date  # noqa: E402
 from HCCNetSlicer.folders import fill_from_folder  # noqa: E402
 from HCCNetSlicer.prediction import Predictions, Settings, as_shown  # noqa: E402
-from HCCNetSlicer.results import Result  # noqa: E402
+from HCCNetSlicer.results import Result, remove_all  # noqa: E402
 from HCCNetSlicer.sample_data import register_sample_data  # noqa: E402
 from HCCNetSlicer.table_storage import is_stored, restore_table, store_table  # noqa: E402
 from HCCNetSlicer.worker_client import WorkerClient, default_command  # noqa: E402
@@ -111,7 +111,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.advanced = SetupPanel(
             self.ui, self._settings_changed, temporary_folder(), self._worker_versions, self.logic.close
         )
-        self.result = ResultPanel(self.ui, self.logic.result, self._stale_reasons, self.run.tell)
+        self.result = ResultPanel(self.ui, slicer.mrmlScene, self._stale_reasons, self.run.tell)
         scene, events = slicer.mrmlScene, slicer.vtkMRMLScene
         self.addObserver(scene, events.StartCloseEvent, self._scene_starts_to_close)
         for event in (events.EndCloseEvent, events.EndImportEvent):
@@ -187,7 +187,6 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._take_parameters()
         if self.result.result is not None:
             self.result.result.restore()
-            self.result.find()
 
     def _nodes_changed(self, caller: Any, event: str) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():
@@ -259,7 +258,7 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
     Example:
         >>> logic = HCCNetLogic()
         >>> table = logic.load_folder("/data/patient")  # or logic.table_from_scene()
-        >>> print(logic.predict(table).sentence())
+        >>> print(logic.predict(table).told())
     """
 
     def __init__(self) -> None:
@@ -318,7 +317,7 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
             on_event: is given every event, progress for example, as it comes.
 
         Returns:
-            The result; ``result.sentence()`` says it in words.
+            The result; ``result.told()`` says it in words.
 
         Raises:
             Refusal: the exams can't be used.
@@ -348,10 +347,8 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
         return Result.find(slicer.mrmlScene)
 
     def remove_result(self) -> None:
-        """Removes everything that shows a result; the exams stay."""
-        result = self.result()
-        if result is not None:
-            result.remove()
+        """Removes everything that shows a result, of several and of half-deleted ones too; the exams stay."""
+        remove_all(slicer.mrmlScene)
 
     def close(self) -> None:
         """Ends the worker; the next prediction starts another."""

@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from HCCNetSlicer.export import write_maps, write_report, write_table
-from HCCNetSlicer.results import Result, ResultError
+from HCCNetSlicer.results import Result, ResultError, remove_all
 from HCCNetWindow import views
 from HCCNetWindow.helpers import choose, timer
 
@@ -24,7 +24,7 @@ class ResultPanel:
 
     Args:
         ui: the window's widgets by name.
-        find: the result that the scene shows, or None.
+        scene: that holds it.
         stale: reasons why a result is no longer that of what is chosen now.
         tell: shows a sentence as an error.
     """
@@ -32,12 +32,12 @@ class ResultPanel:
     def __init__(
         self,
         ui: Any,
-        find: Callable[[], Result | None],
+        scene: Any,
         stale: Callable[[Result], Sequence[str]],
         tell: Callable[[str], None],
     ) -> None:
         self.result: Result | None = None
-        self._ui, self._find, self._stale, self._tell = ui, find, stale, tell
+        self._ui, self._scene, self._stale, self._tell = ui, scene, stale, tell
         self._stale_later = timer(_STALE_MS, self.look_whether_stale, once=True)
         self._filling = False
         ui.resultTable.connect("itemSelectionChanged()", self._selected)
@@ -55,9 +55,13 @@ class ResultPanel:
     # ------------------------------------------------------------ which result
 
     def find(self) -> None:
-        """Takes the scene's result, as it is after a prediction or in a scene that was opened."""
+        """Takes the scene's result, as it is after a prediction or in a scene that was opened; shows one that is new."""
+        found = Result.find(self._scene)
+        if found is not None and self.result is not None and found.record.node is self.result.record.node:
+            self.request_stale_check()
+            return
         self.forget()
-        self.result = self._find()
+        self.result = found
         if self.result is None:
             return
         try:
@@ -86,10 +90,8 @@ class ResultPanel:
 
     def remove(self) -> None:
         """Removes everything that shows the result from the scene; the exams stay."""
-        result = self.result
         self.forget()
-        if result is not None:
-            result.remove()
+        remove_all(self._scene)
 
     def request_stale_check(self) -> None:
         """Looks soon whether the result is still that of what is chosen."""
@@ -113,9 +115,13 @@ class ResultPanel:
         if self.result is None:
             return
         kind = KINDS[max(self._ui.kindComboBox.currentIndex, 0)]
-        missing = self.result.show_exam(index, kind=kind)
-        views.stamp(self.result.view_text(index))
-        peak = self.result.prediction["exams"][index]["peak"]
+        try:
+            missing = self.result.show_exam(index, kind=kind)
+            views.stamp(self.result.view_text(index))
+            peak = self.result.prediction["exams"][index]["peak"]
+        except ResultError as error:
+            self._tell(str(error))
+            return
         if peak is not None and kind == KINDS[0]:
             views.jump_to(peak["mm"])
         if missing:
@@ -198,7 +204,10 @@ class ResultPanel:
     def _fill(self, result: Result) -> None:
         self._filling = True
         try:
-            self._ui.resultLabel.setText("\n".join([result.sentence(), *result.notices]))
+            lines = [result.sentence(), *result.notices]
+            if result.others:
+                lines.append(_("The scene holds {count} results; this is one of them.").format(count=result.others + 1))
+            self._ui.resultLabel.setText("\n".join(lines))
             choose(self._ui.kindComboBox, kind_words(), KINDS.index(result.shown_kind))
             # What the user last chose holds for a new result too.
             self.set_threshold(self._ui.thresholdSlider.value)

@@ -28,11 +28,6 @@ def jump_to(point: Sequence[float]) -> None:
     slicer.modules.markups.logic().JumpSlicesToLocation(*point, True)
 
 
-def fit() -> None:
-    """Shows the whole image in every slice view."""
-    slicer.util.resetSliceViews()
-
-
 def show_chart(chart: Any) -> None:
     """Shows a chart beside the slice views."""
     slicer.modules.plots.logic().ShowChartInLayout(chart)
