@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import traceback
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from HCCNetLib.records import Refusal
 from HCCNetSlicer.exam_table import TableExam, write_exams
 from HCCNetSlicer.liver import liver_fingerprint
 from HCCNetSlicer.results import Result, ResultError, ShownExam, show_result, with_fingerprints
-from HCCNetSlicer.worker_client import Event, Failure, PredictRequest, WorkerClient, WorkerError
+from HCCNetSlicer.worker_client import Event, Failure, PredictRequest, WorkerClient, WorkerError, cancelled
 from HCCNetSlicer.worker_client import Result as WorkerResult
 
 
@@ -62,14 +64,15 @@ class Shown:
     result: Result
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Run:
-    """What a prediction that is under way will need at its end."""
+    """One prediction: what it will need at its end, and then what became of it; None where it was cancelled."""
 
     folder: Path
     exams: Sequence[ShownExam]
     settings: Mapping[str, Any]
     observer: int
+    outcome: Result | WorkerError | None = None
 
 
 class Predictions:
@@ -96,15 +99,26 @@ class Predictions:
         Raises:
             Refusal: a liver can't be used.
             WorkerError: no folder can be made or written.
-            ValueError: another prediction is under way.
+            ValueError: another prediction is under way, here or by another user of the client.
         """
-        if self._run is not None:
+        if self._run is not None or self.client.is_running:
             raise ValueError("a prediction is under way")
         folder = self.client.new_folder()
         try:
             kept = settings.plain(exams)
             shown = [with_fingerprints(exam) for exam in as_shown(exams)]
             table = write_exams(exams, folder)
+            self.client.predict(
+                PredictRequest(
+                    table=table,
+                    out=folder / "result",
+                    bundle=settings.bundle,
+                    explain=settings.explain,
+                    method=settings.method,
+                    device=settings.device,
+                    resample_channels=settings.one_space,
+                )
+            )
         except OSError as error:
             self.client.release(folder)
             reason = error.strerror or type(error).__name__
@@ -113,80 +127,103 @@ class Predictions:
         except BaseException:
             self.client.release(folder)
             raise
-        # A result must not come into a scene that its exams have left.
-        observer = self.scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.cancel())
-        self._run = _Run(folder, shown, kept, observer)
-        self.client.predict(
-            PredictRequest(
-                table=table,
-                out=folder / "result",
-                bundle=settings.bundle,
-                explain=settings.explain,
-                method=settings.method,
-                device=settings.device,
-                resample_channels=settings.one_space,
-            )
-        )
+        self._run = _Run(folder, shown, kept, self._observe_closing())
 
     def poll(self) -> list[Event | Shown]:
-        """What has happened since the last time; a result is brought into the scene here. Never waits."""
+        """What has happened since the last time; a result is brought into the scene here. It waits for nothing to happen."""
         events: list[Event | Shown] = []
         for event in self.client.poll():
             if isinstance(event, WorkerResult):
-                events.append(self._show(event))
-            else:
-                events.append(event)
-                if isinstance(event, Failure) and event.of_request:
-                    self._end()
+                events += self._show(event)
+                continue
+            events.append(event)
+            if isinstance(event, Failure) and event.of_request:
+                self._end(event.error)
+        if self._run is not None and not self.client.works_on(self._run.folder):
+            # The client was closed, or its request cancelled, by somebody else: no end will come.
+            self._end(cancelled())
+            events.append(Failure(cancelled()))
         return events
 
     def wait(self, on_event: Callable[[Event | Shown], None] | None = None) -> Result:
         """Waits for the prediction, while Slicer's window stays alive; Ctrl-C cancels.
 
+        It ends with this prediction, whoever polls its end and whatever is begun meanwhile.
+
         Raises:
-            WorkerError: it failed.
-            ValueError: none is under way, or it was cancelled meanwhile.
+            WorkerError: it failed, or was cancelled meanwhile.
+            ValueError: none is under way.
         """
+        run = self._run
+        if run is None:
+            raise ValueError("no prediction is under way")
         try:
-            while self._run is not None:
+            while self._run is run:
                 for event in self.poll():
                     if on_event is not None:
                         on_event(event)
-                    if isinstance(event, Shown):
-                        return event.result
-                    if isinstance(event, Failure) and event.of_request:
-                        raise event.error
-                _let_slicer_work()
+                if self._run is run:
+                    _let_slicer_work()
         finally:
-            self.cancel()
-        raise ValueError("no prediction is under way")
+            if self._run is run:
+                self.cancel()
+        if isinstance(run.outcome, Result):
+            return run.outcome
+        raise run.outcome or cancelled()
 
     def cancel(self) -> None:
         """Ends a prediction that is under way; an earlier result stays."""
-        self._end()
-        self.client.cancel()
+        run = self._end()
+        if run is not None:
+            if self.client.works_on(run.folder) or not self.client.is_running:
+                self.client.cancel()  # also takes back what nobody has polled
+            self.client.release(run.folder)
 
     def close(self) -> None:
         """Ends the worker, and a prediction that is under way."""
         self._end()
         self.client.close()
 
-    def _end(self) -> _Run | None:
+    def _observe_closing(self) -> int:
+        """A result must not come into a scene that its exams have left."""
+        cancel = weakref.WeakMethod(self.cancel)  # the scene must not keep this, and with it the worker
+
+        def closing(*_: Any) -> None:
+            if (method := cancel()) is not None:
+                method()
+
+        return int(self.scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, closing))
+
+    def _end(self, outcome: WorkerError | None = None) -> _Run | None:
         run, self._run = self._run, None
         if run is not None:
+            run.outcome = outcome
             self.scene.RemoveObserver(run.observer)
         return run
 
-    def _show(self, event: WorkerResult) -> Event | Shown:
+    def _show(self, event: WorkerResult) -> list[Event | Shown]:
         run = self._end()
-        if run is None:
-            raise RuntimeError("a result came that nobody waits for")
+        if run is None:  # somebody else's
+            for folder in event.path.parents:
+                self.client.release(folder)
+            return []
         try:
-            return Shown(show_result(self.scene, event.path.parent, run.exams, run.settings, event.notices))
+            run.outcome = show_result(self.scene, event.path.parent, run.exams, run.settings, event.notices)
         except ResultError as error:
-            return Failure(WorkerError("bad_result", str(error)))
+            run.outcome = WorkerError("bad_result", str(error))
+        except Exception as error:  # noqa: BLE001 - whoever polls by a timer must not meet a bug
+            run.outcome = _not_shown(error)
         finally:
             self.client.release(run.folder)
+        return [Shown(run.outcome) if isinstance(run.outcome, Result) else Failure(run.outcome)]
+
+
+def _not_shown(error: Exception) -> WorkerError:
+    """An error of a kind that nobody expects; without what it says, which may name a patient."""
+    name = type(error).__name__
+    message = f"The result could not be shown ({name}). Predict again; if it happens again, look at the details."
+    places = "".join(traceback.format_tb(error.__traceback__))
+    return WorkerError("bad_result", message, f"{places}{name}")
 
 
 def as_shown(exams: Sequence[TableExam]) -> list[ShownExam]:
