@@ -429,7 +429,38 @@ def write_exams(exams: Sequence[TableExam], folder: Path) -> Path:
     Raises:
         Refusal: a liver can't be used.
     """
-    lines = [_write_exam(exam, folder, number) for number, exam in enumerate(exams, start=1)]
+    lines = []
+    for number, exam in enumerate(exams, start=1):
+        channels = {channel: write_channel(node, folder, number, channel) for channel, node in exam.volumes.items()}
+        lines.append({**line_of(exam), **channels, **write_liver_of(exam, folder, number)})
+    return write_table(lines, folder)
+
+
+def line_of(exam: TableExam) -> dict[str, str]:
+    """An exam's line in the table, without its images."""
+    return {"patient_id": PATIENT, "exam_id": exam.exam_id, "exam_date": exam.date.isoformat()}
+
+
+def write_channel(volume: Any, folder: Path, number: int, channel: str) -> str:
+    """Writes one volume of the exam of this number; returns the file's name."""
+    path = folder / f"exam-{number}-{channel}.nii"
+    write_volume(volume, path)
+    return path.name
+
+
+def write_liver_of(exam: TableExam, folder: Path, number: int) -> dict[str, str]:
+    """Writes an exam's liver, if it has one: the column of the table and the file's name. Raises Refusal."""
+    if exam.liver is None:
+        return {}
+    try:
+        column, path = write_liver(exam.liver, folder, f"exam-{number}-liver")
+    except Refusal as refusal:
+        raise in_exam(refusal, exam.exam_id) from refusal
+    return {column: path.name}
+
+
+def write_table(lines: Sequence[Mapping[str, str]], folder: Path) -> Path:
+    """Writes the table of lines; returns its path."""
     columns = list(dict.fromkeys(name for line in lines for name in line))
     table = folder / TABLE_FILE
     with table.open("w", encoding="ascii", newline="") as file:
@@ -437,18 +468,3 @@ def write_exams(exams: Sequence[TableExam], folder: Path) -> Path:
         writer.writeheader()
         writer.writerows(lines)
     return table
-
-
-def _write_exam(exam: TableExam, folder: Path, number: int) -> dict[str, str]:
-    line = {"patient_id": PATIENT, "exam_id": exam.exam_id, "exam_date": exam.date.isoformat()}
-    for channel, node in exam.volumes.items():
-        path = folder / f"exam-{number}-{channel}.nii"
-        write_volume(node, path)
-        line[channel] = path.name
-    if exam.liver is not None:
-        try:
-            column, path = write_liver(exam.liver, folder, f"exam-{number}-liver")
-        except Refusal as refusal:
-            raise in_exam(refusal, exam.exam_id) from refusal
-        line[column] = path.name
-    return line

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,12 @@ import slicer
 
 from HCCNetLib.readers.exams import in_exam
 from HCCNetLib.records import Refusal
-from HCCNetSlicer.exam_table import TableExam, write_exams
+from HCCNetSlicer.exam_table import TABLE_FILE, TableExam, line_of, write_channel, write_liver_of, write_table
+from HCCNetSlicer.fingerprints import fingerprint
 from HCCNetSlicer.liver import liver_fingerprint
-from HCCNetSlicer.results import Result, ResultError, ShownExam, show_result, with_fingerprints
-from HCCNetSlicer.worker_client import Event, Failure, PredictRequest, WorkerClient, WorkerError
+from HCCNetSlicer.result_files import ResultFiles, read_result
+from HCCNetSlicer.results import Result, ResultError, ShownExam, show_files
+from HCCNetSlicer.worker_client import Event, Failure, PredictRequest, WorkerClient, WorkerError, cancelled
 from HCCNetSlicer.worker_client import Result as WorkerResult
 
 
@@ -62,14 +67,56 @@ class Shown:
     result: Result
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Run:
-    """What a prediction that is under way will need at its end."""
+    """One prediction: what it needs on its way, and then what became of it; None where it was cancelled.
+
+    Args:
+        folder: the client's, for its files.
+        settings: as they are kept with the result.
+        request: what the worker is asked for.
+        writing: writes one volume at each step; None once all are written.
+        observer: of the scene.
+        exams: those that are written.
+        reading: the result's files, which are read beside the window; None while there is no result.
+        notices: that came with the result.
+    """
 
     folder: Path
-    exams: Sequence[ShownExam]
     settings: Mapping[str, Any]
+    request: PredictRequest
+    writing: Iterator[ShownExam | None] | None
     observer: int
+    exams: list[ShownExam] = field(default_factory=list)
+    reading: _Reading | None = None
+    notices: Sequence[str] = ()
+    outcome: Result | WorkerError | None = None
+
+
+class _Reading:
+    """Reads a result's files in a thread: unpacking the maps of large exams takes seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files: ResultFiles | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._read, args=(folder,), daemon=True)
+        self._thread.start()
+
+    @property
+    def is_done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def files(self) -> ResultFiles:
+        """What was read; raises what reading raised."""
+        if self._error is not None or self._files is None:
+            raise self._error or RuntimeError("nothing was read")
+        return self._files
+
+    def _read(self, folder: Path) -> None:
+        try:
+            self._files = read_result(folder)
+        except Exception as error:  # noqa: BLE001 - it is raised where it is asked for
+            self._error = error
 
 
 class Predictions:
@@ -91,102 +138,187 @@ class Predictions:
         return self._run is not None
 
     def begin(self, exams: Sequence[TableExam], settings: Settings) -> None:
-        """Sends exams, as they lie in the scene now, to the worker; what becomes of them comes by ``poll``.
+        """Begins to send exams to the worker; every ``poll`` takes it a step further, so that the window stays alive.
+
+        Each volume goes out as it lies in the scene when its turn comes, within moments.
 
         Raises:
             Refusal: a liver can't be used.
-            WorkerError: no folder can be made or written.
-            ValueError: another prediction is under way.
+            WorkerError: no folder can be made.
+            ValueError: another prediction is under way, here or by another user of the client.
         """
-        if self._run is not None:
+        if self._run is not None or self.client.is_running:
             raise ValueError("a prediction is under way")
+        kept = settings.plain(exams)
         folder = self.client.new_folder()
-        try:
-            kept = settings.plain(exams)
-            shown = [with_fingerprints(exam) for exam in as_shown(exams)]
-            table = write_exams(exams, folder)
-        except OSError as error:
-            self.client.release(folder)
-            reason = error.strerror or type(error).__name__
-            message = f"The exams can't be handed to the worker: {reason}. Check the free space for temporary files."
-            raise WorkerError("cannot_write", message) from error
-        except BaseException:
-            self.client.release(folder)
-            raise
-        # A result must not come into a scene that its exams have left.
-        observer = self.scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.cancel())
-        self._run = _Run(folder, shown, kept, observer)
-        self.client.predict(
-            PredictRequest(
-                table=table,
-                out=folder / "result",
-                bundle=settings.bundle,
-                explain=settings.explain,
-                method=settings.method,
-                device=settings.device,
-                resample_channels=settings.one_space,
-            )
+        self.client.start()  # it gets ready while the volumes are written
+        request = PredictRequest(
+            table=folder / TABLE_FILE,
+            out=folder / "result",
+            bundle=settings.bundle,
+            explain=settings.explain,
+            method=settings.method,
+            device=settings.device,
+            resample_channels=settings.one_space,
         )
+        self._run = _Run(folder, kept, request, _write(exams, folder), self._observe_closing())
 
     def poll(self) -> list[Event | Shown]:
-        """What has happened since the last time; a result is brought into the scene here. Never waits."""
+        """What has happened since the last time; a result is brought into the scene here. It waits for nothing to happen."""
         events: list[Event | Shown] = []
         for event in self.client.poll():
             if isinstance(event, WorkerResult):
-                events.append(self._show(event))
-            else:
-                events.append(event)
-                if isinstance(event, Failure) and event.of_request:
-                    self._end()
+                self._take(event)
+                continue
+            events.append(event)
+            if isinstance(event, Failure) and event.of_request:
+                self._end(event.error)
+        run = self._run
+        if run is None:
+            return events
+        if run.writing is not None:
+            events += self._write_on(run)
+        elif run.reading is not None:
+            events += self._show(run) if run.reading.is_done else []
+        elif not self.client.works_on(run.folder):
+            # The client was closed, or its request cancelled, by somebody else: no end will come.
+            self._end(cancelled())
+            events.append(Failure(cancelled()))
         return events
+
+    def _write_on(self, run: _Run) -> list[Event | Shown]:
+        """Writes the next volume; after the last, asks the worker."""
+        assert run.writing is not None
+        if not run.folder.is_dir():  # the client was closed by somebody else
+            self._end(cancelled())
+            return [Failure(cancelled())]
+        try:
+            written = next(run.writing, _ALL_WRITTEN)
+            if isinstance(written, ShownExam):
+                run.exams.append(written)
+            if written is not _ALL_WRITTEN:
+                return []
+            if not self.client.is_running:
+                run.writing = None
+                self.client.predict(run.request)
+                return []
+            failure = WorkerError("busy", "Another prediction is under way. Wait for its end, or cancel it.")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            message = f"The exams can't be handed to the worker: {reason}. Check the free space for temporary files."
+            failure = WorkerError("cannot_write", message)
+        except Refusal as refusal:
+            failure = WorkerError(refusal.code, refusal.message, exam_id=refusal.exam_id)
+        except Exception as error:  # noqa: BLE001 - a volume that was changed or removed meanwhile
+            failure = _unexpected(error, "The exams could not be handed to the worker")
+        self._end(failure)
+        self.client.release(run.folder)
+        return [Failure(failure)]
 
     def wait(self, on_event: Callable[[Event | Shown], None] | None = None) -> Result:
         """Waits for the prediction, while Slicer's window stays alive; Ctrl-C cancels.
 
+        It ends with this prediction, whoever polls its end and whatever is begun meanwhile.
+
         Raises:
-            WorkerError: it failed.
-            ValueError: none is under way, or it was cancelled meanwhile.
+            WorkerError: it failed, or was cancelled meanwhile.
+            ValueError: none is under way.
         """
+        run = self._run
+        if run is None:
+            raise ValueError("no prediction is under way")
         try:
-            while self._run is not None:
+            while self._run is run:
                 for event in self.poll():
                     if on_event is not None:
                         on_event(event)
-                    if isinstance(event, Shown):
-                        return event.result
-                    if isinstance(event, Failure) and event.of_request:
-                        raise event.error
-                _let_slicer_work()
+                if self._run is run:
+                    _let_slicer_work(pause=run.writing is None)
         finally:
-            self.cancel()
-        raise ValueError("no prediction is under way")
+            if self._run is run:
+                self.cancel()
+        if isinstance(run.outcome, Result):
+            return run.outcome
+        raise run.outcome or cancelled()
 
     def cancel(self) -> None:
         """Ends a prediction that is under way; an earlier result stays."""
-        self._end()
-        self.client.cancel()
+        run = self._end()
+        if run is not None:
+            if self.client.works_on(run.folder) or not self.client.is_running:
+                self.client.cancel()  # also takes back what nobody has polled
+            self.client.release(run.folder)
 
     def close(self) -> None:
         """Ends the worker, and a prediction that is under way."""
         self._end()
         self.client.close()
 
-    def _end(self) -> _Run | None:
+    def _observe_closing(self) -> int:
+        """A result must not come into a scene that its exams have left."""
+        cancel = weakref.WeakMethod(self.cancel)  # the scene must not keep this, and with it the worker
+
+        def closing(*_: Any) -> None:
+            if (method := cancel()) is not None:
+                method()
+
+        return int(self.scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, closing))
+
+    def _end(self, outcome: WorkerError | None = None) -> _Run | None:
         run, self._run = self._run, None
         if run is not None:
+            run.outcome = outcome
             self.scene.RemoveObserver(run.observer)
         return run
 
-    def _show(self, event: WorkerResult) -> Event | Shown:
-        run = self._end()
-        if run is None:
-            raise RuntimeError("a result came that nobody waits for")
+    def _take(self, event: WorkerResult) -> None:
+        """Begins to read a result."""
+        run = self._run
+        if run is None or run.folder not in event.path.parents:  # somebody else's
+            for folder in event.path.parents:
+                self.client.release(folder)
+            return
+        run.reading, run.notices = _Reading(event.path.parent), event.notices
+
+    def _show(self, run: _Run) -> list[Event | Shown]:
+        assert run.reading is not None
+        self._end()
         try:
-            return Shown(show_result(self.scene, event.path.parent, run.exams, run.settings, event.notices))
+            run.outcome = show_files(self.scene, run.reading.files(), run.exams, run.settings, run.notices)
         except ResultError as error:
-            return Failure(WorkerError("bad_result", str(error)))
+            run.outcome = WorkerError("bad_result", str(error))
+        except Exception as error:  # noqa: BLE001 - whoever polls by a timer must not meet a bug
+            run.outcome = _unexpected(error, "The result could not be shown")
         finally:
             self.client.release(run.folder)
+        return [Shown(run.outcome) if isinstance(run.outcome, Result) else Failure(run.outcome)]
+
+
+_ALL_WRITTEN = object()
+
+
+def _write(exams: Sequence[TableExam], folder: Path) -> Iterator[ShownExam | None]:
+    """Writes one volume at a step; gives each exam, as a result knows it, when all of it is written, else None."""
+    lines = []
+    for number, exam in enumerate(exams, start=1):
+        line = line_of(exam)
+        taken = {}
+        for channel, volume in exam.volumes.items():
+            taken[channel] = fingerprint(volume)
+            line[channel] = write_channel(volume, folder, number, channel)
+            yield None
+        line |= write_liver_of(exam, folder, number)
+        lines.append(line)
+        yield ShownExam(exam.exam_id, exam.date, exam.volumes, taken)
+    write_table(lines, folder)
+
+
+def _unexpected(error: Exception, what: str) -> WorkerError:
+    """An error of a kind that nobody expects; without what it says, which may name a patient."""
+    name = type(error).__name__
+    message = f"{what} ({name}). Predict again; if it happens again, look at the details."
+    places = "".join(traceback.format_tb(error.__traceback__))
+    return WorkerError("internal", message, f"{places}{name}")
 
 
 def as_shown(exams: Sequence[TableExam]) -> list[ShownExam]:
@@ -194,8 +326,9 @@ def as_shown(exams: Sequence[TableExam]) -> list[ShownExam]:
     return [ShownExam(exam.exam_id, exam.date, exam.volumes) for exam in exams]
 
 
-def _let_slicer_work() -> None:
+def _let_slicer_work(pause: bool) -> None:
     application = getattr(slicer, "app", None)  # there is none where the scene is used without Slicer
     if application is not None:
         application.processEvents()
-    time.sleep(0.02)
+    if pause:
+        time.sleep(0.02)

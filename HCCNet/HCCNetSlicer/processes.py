@@ -14,15 +14,22 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import IO
 
+if sys.platform == "win32":
+    import ctypes
+    from ctypes import wintypes
+
 LONGEST_LINE = 1_000_000  # bytes
 _TAIL_LINES = 50
 _LONGEST_TAIL_LINE = 1_000
+_LAST_WORDS_SECONDS = 1.0
 
 
 class ProcessTree:
     """A running process, its children and theirs.
 
     A launcher (PythonSlicer, say) starts the real program as its child: ending the launcher alone would leave that running.
+    The tree is a session of its own, on Windows a job. Where Windows grants no job, only the launcher is killed, and the
+    rest has to end by itself when its standard input does.
 
     Args:
         command: program and arguments.
@@ -42,9 +49,11 @@ class ProcessTree:
             start_new_session=sys.platform != "win32",
             creationflags=_creation_flags(),
         )
+        if sys.platform == "win32":
+            self._job = job_of(self._process)
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._ended = False
+        self._killed: float | None = None
         # Both must be read all the time: a process whose pipe is full stands still.
         readers = ((self._read_lines, self._process.stdout), (self._read_tail, self._process.stderr))
         self._readers = [threading.Thread(target=read, args=(pipe,), daemon=True) for read, pipe in readers]
@@ -65,6 +74,14 @@ class ProcessTree:
     def tail(self) -> str:
         """The latest lines of standard error."""
         return "\n".join(self._tail.copy())
+
+    @property
+    def has_said_all(self) -> bool:
+        """Whether nothing more comes from a tree that was killed: its output has been read, or a second has gone by."""
+        if self._killed is None:
+            return False
+        is_read = not any(reader.is_alive() for reader in self._readers)
+        return is_read or time.monotonic() - self._killed > _LAST_WORDS_SECONDS
 
     def next_line(self) -> bytes | None:
         """The next line of standard output, None if there is none now; one that is too long comes in part, without its end."""
@@ -97,23 +114,33 @@ class ProcessTree:
             return False
         return True
 
-    def kill(self, seconds: float = 1.0) -> None:
-        """Ends the whole tree; afterwards nothing of it runs, and no zombie is left.
+    def kill(self) -> None:
+        """Has the whole tree ended, and waits for nothing: ``wait`` and ``has_said_all`` tell when it is over.
 
-        Args:
-            seconds: to wait for the end of the process and for the end of its output, each.
+        The process is buried, and its pipes are closed, by a thread in the background.
         """
-        if self._ended:
+        if self._killed is not None:
             return  # its number may be another process's by now
-        self._ended = True
-        _kill_tree(self._process)
-        self.wait(seconds)
+        self._killed = time.monotonic()
+        self._kill_all()
+        with contextlib.suppress(RuntimeError):  # while Python ends no thread can be started, and the system buries
+            threading.Thread(target=self._bury, daemon=True).start()
+
+    def _kill_all(self) -> None:
+        if sys.platform == "win32":
+            if self._job is not None:
+                end_job(self._job)
+        else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter of macOS, for a dead group
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+
+    def _bury(self) -> None:
         self.end_input()
-        deadline = time.monotonic() + seconds
-        for reader in self._readers:  # the last of the tree to die closes the pipes
-            reader.join(max(0.0, deadline - time.monotonic()))
+        self._process.wait()
         for reader, pipe in zip(self._readers, (self._process.stdout, self._process.stderr), strict=True):
-            if pipe is not None and not reader.is_alive():
+            reader.join()  # the last of the tree to die closes the pipes
+            if pipe is not None:
                 pipe.close()
 
     def _read_lines(self, pipe: IO[bytes]) -> None:
@@ -132,17 +159,29 @@ def _creation_flags() -> int:
     return 0
 
 
-def _kill_tree(process: subprocess.Popen[bytes]) -> None:
-    if sys.platform == "win32":
-        # Children are found through their parent, so the parent must not be gone before.
-        taskkill = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            flags = subprocess.CREATE_NO_WINDOW
-            subprocess.run(taskkill, capture_output=True, timeout=5, check=False, creationflags=flags)
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter of macOS, for a dead group
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
+if sys.platform == "win32":
+    # Children that outlive their parent can't be found any more; a job knows them. It is not made to end with this process:
+    # a worker whose client has died must have the time to remove the images.
+    _kernel = ctypes.WinDLL("kernel32")
+    _kernel.CreateJobObjectW.argtypes = [wintypes.LPVOID, wintypes.LPCWSTR]
+    _kernel.CreateJobObjectW.restype = wintypes.HANDLE
+    _kernel.AssignProcessToJobObject.argtypes = [wintypes.HANDLE, wintypes.HANDLE]
+    _kernel.TerminateJobObject.argtypes = [wintypes.HANDLE, wintypes.UINT]
+    _kernel.CloseHandle.argtypes = [wintypes.HANDLE]
+
+    def job_of(process: subprocess.Popen[bytes]) -> int | None:
+        """A job that holds a process that was just started, and all that it will start; None where there can be none."""
+        job: int | None = _kernel.CreateJobObjectW(None, None)
+        process_handle = int(process._handle)  # type: ignore[attr-defined]
+        if job is None or _kernel.AssignProcessToJobObject(job, process_handle):
+            return job
+        _kernel.CloseHandle(job)
+        return None
+
+    def end_job(job: int) -> None:
+        """Ends all processes of a job."""
+        _kernel.TerminateJobObject(job, 1)
+        _kernel.CloseHandle(job)
 
 
 def describe_status(status: int) -> str:

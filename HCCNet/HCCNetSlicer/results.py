@@ -20,7 +20,7 @@ from HCCNetSlicer.record import (
     remove_leftovers,
     with_fingerprints,
 )
-from HCCNetSlicer.result_files import ResultError, parse_prediction, read_result
+from HCCNetSlicer.result_files import ResultError, ResultFiles, parse_prediction, read_result
 
 __all__ = ["Result", "ResultError", "ShownExam", "remove_all", "show_result", "with_fingerprints"]
 
@@ -45,7 +45,17 @@ def show_result(
     Raises:
         ResultError: the folder can't be read, or the prediction is of other exams.
     """
-    files = read_result(folder)
+    return show_files(scene, read_result(folder), exams, settings, notices)
+
+
+def show_files(
+    scene: Any,
+    files: ResultFiles,
+    exams: Sequence[ShownExam],
+    settings: Mapping[str, Any],
+    notices: Sequence[str] = (),
+) -> Result:
+    """What ``show_result`` does, with the folder's content read already."""
     ordered = _in_order(files.prediction, exams)
     taken = [with_fingerprints(exam) if exam.fingerprints is None else exam for exam in ordered]
     remove_all(scene)

@@ -5,29 +5,29 @@ The standard library alone and no Qt: whoever uses it calls ``poll()`` now and t
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import json
 import os
 import shutil
 import sys
-import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from HCCNetSlicer.processes import LONGEST_LINE, ProcessTree, describe_status
+from HCCNetSlicer.scratch import FOLDER_PREFIX as FOLDER_PREFIX
+from HCCNetSlicer.scratch import ScratchFolders
 
 PROTOCOL_VERSION = 1
-FOLDER_PREFIX = "HCCNet-"  # the worker removes no other folder
 
 _LINES_PER_POLL = 1_000
 _POLITE_SECONDS = 1.0
+_DYING_SECONDS = 1.0
 _LONGEST_STEP = 5.0  # seconds between two polls; more is a computer that slept or a program that was busy
-_FOLDER_ATTEMPTS = 10
 
 _ADVICE = "Predict again; if it happens again, look at the details."
 _ONE_RELEASE = "Install library and module of one release."
@@ -85,6 +85,11 @@ class WorkerError(Exception):
         self.message = message
         self.details = details
         self.exam_id = exam_id
+
+
+def cancelled() -> WorkerError:
+    """The error of a prediction that somebody ended."""
+    return WorkerError("cancelled", "The prediction was cancelled.")
 
 
 @dataclass(frozen=True)
@@ -155,12 +160,34 @@ class _Silence:
         self.looked = now
 
 
+class _Belongings:
+    """What a client must not leave behind; apart from it, so that they can end when it is no more.
+
+    Args:
+        folders: for its requests.
+    """
+
+    def __init__(self, folders: ScratchFolders) -> None:
+        self.tree: ProcessTree | None = None
+        self.folders = folders
+
+    def end(self) -> None:
+        """Ends the worker, then removes the folders, into which it writes no more."""
+        tree, self.tree = self.tree, None
+        if tree is not None:
+            tree.kill()
+            tree.wait(_DYING_SECONDS)
+        self.folders.remove_all()
+
+
 class _BrokenLine(Exception):
     """A line that is not of the protocol; says why in a few words."""
 
 
 class WorkerClient:
     """One worker, and at most one request at a time.
+
+    Worker and folders go with the client: by ``close``, when nobody refers to it any more, and when Python ends.
 
     Args:
         command: starts the worker; see ``default_command``.
@@ -179,14 +206,18 @@ class WorkerClient:
         self._command = list(command)
         self._environment = environment
         self._patience = patience or Patience()
-        self._scratch_root = scratch_root
-        self._tree: ProcessTree | None = None
+        self._own = _Belongings(ScratchFolders(scratch_root))
+        weakref.finalize(self, self._own.end)
+        self._has_swept = False
         self._versions: dict[str, str] | None = None
         self._running: _Running | None = None
         self._silence = _Silence()
         self._events: list[Event] = []
-        self._folders: set[Path] = set()
         self._ids = itertools.count(1)
+
+    @property
+    def _tree(self) -> ProcessTree | None:
+        return self._own.tree
 
     @property
     def is_running(self) -> bool:
@@ -209,49 +240,59 @@ class WorkerClient:
         return None if self._tree is None else self._tree.pid
 
     def start(self) -> None:
-        """Starts the worker, if there is none, and returns at once: it gets ready meanwhile. A failure comes by ``poll``."""
+        """Starts the worker, if there is none, and returns at once: it gets ready meanwhile. A failure comes by ``poll``.
+
+        The first time, folders are removed that the client of a program that died has left.
+        """
         if self._tree is not None:
             return
+        if not self._has_swept:
+            self._has_swept = True
+            self._own.folders.sweep()
         self._silence = _Silence()
-        atexit.unregister(self.close)
-        atexit.register(self.close)
         try:
-            self._tree = ProcessTree(self._command, self._environment)
+            self._own.tree = ProcessTree(self._command, self._environment)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             message = f"The worker can't be started: {self._command[0]}: {reason}. Install the extension again."
             self._fail("not_started", message)
+        for folder in self._own.folders.all:
+            self._announce(folder)
 
     def new_folder(self) -> Path:
         """A fresh folder, for this user alone, for a request's images, table and result.
 
-        It goes when its request fails or is cancelled, by ``release``, and with the client.
+        It goes when its request fails or is cancelled, by ``release``, and with the client. Should this program die, the
+        worker removes it, or else the next client.
 
         Raises:
             WorkerError: there is no place for it.
         """
         try:
-            if self._scratch_root is not None:
-                self._scratch_root.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=self._scratch_root)).absolute()
+            folder = self._own.folders.make()
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            place = self._scratch_root or "the place for temporary files"
+            place = self._own.folders.root or "the place for temporary files"
             message = f"No folder can be made in {place}: {reason}. Check its permissions and the free space."
             raise WorkerError("no_folder", message) from error
-        self._folders.add(folder)
-        atexit.unregister(self.close)
-        atexit.register(self.close)
+        self._announce(folder)
         return folder
 
     def release(self, folder: Path) -> None:
-        """Removes a folder of ``new_folder`` once its result has been taken; another one's folder is left alone."""
-        if folder in self._folders:
-            self._folders.remove(folder)
-            _remove(folder)
+        """Removes a folder of ``new_folder`` once its result has been taken; another one's folder is left alone.
+
+        Where a file in it is still open, the folder goes by a later ``poll`` or by ``close``.
+        """
+        self._own.folders.release(folder)
+
+    def works_on(self, folder: Path) -> bool:
+        """Whether the running request is the one whose table lies in this folder."""
+        return self._running is not None and self._running.folder == folder
 
     def predict(self, request: PredictRequest) -> None:
         """Asks for a prediction; everything that becomes of it comes by ``poll``.
+
+        What became of an earlier request and has not been polled is dropped.
 
         Raises:
             ValueError: another request is running.
@@ -260,8 +301,8 @@ class WorkerClient:
             raise ValueError("a request is running")
         bundle = None if request.bundle is None else request.bundle.absolute()
         request = replace(request, table=request.table.absolute(), out=request.out.absolute(), bundle=bundle)
-        folder = next((f for f in self._folders if f in request.table.parents), None)
-        self._running = _Running(request, folder)
+        self._forget_requests()
+        self._running = _Running(request, self._own.folders.holder_of(request.table))
         if self._tree is not None and self._tree.status is not None:
             self._kill()  # it ended since the last poll, with nothing to do: nobody's loss
         self._running.stale = self.is_ready
@@ -270,9 +311,13 @@ class WorkerClient:
         self._send()
 
     def poll(self) -> list[Event]:
-        """What has happened since the last time, in its order; does not wait for anything to happen."""
+        """What has happened since the last time, in its order.
+
+        It waits for nothing: not for events, and not for the end of a worker that it kills.
+        """
         self._read_lines()
         self._watch()
+        self._own.folders.retry()
         events, self._events = self._events, []
         return events
 
@@ -284,10 +329,11 @@ class WorkerClient:
             interval: seconds between two looks.
 
         Raises:
-            WorkerError: the request failed.
+            WorkerError: the request failed, or was cancelled meanwhile.
             ValueError: no request is running.
         """
-        if self._running is None and not any(isinstance(event, Result | Failure) for event in self._events):
+        running = self._running
+        if running is None and not any(_is_end(event) for event in self._events):
             raise ValueError("no request is running")
         try:
             while True:
@@ -298,12 +344,19 @@ class WorkerClient:
                         return event
                     if isinstance(event, Failure) and event.of_request:
                         raise event.error
+                if running is None or self._running is not running:
+                    raise cancelled()
                 time.sleep(interval)
         finally:
-            self.cancel()  # nothing to do where the request has come to its end
+            if running is not None and self._running is running:  # not one that on_event began
+                self.cancel()
 
     def cancel(self) -> None:
-        """Ends the running request and its worker, removes its folder, and starts a fresh worker."""
+        """Ends the running request and its worker, removes its folder, and starts a fresh worker; waits for nothing.
+
+        What became of the request and has not been polled is dropped.
+        """
+        self._forget_requests()
         if self._running is None:
             return
         if self._running.id is not None:  # a worker that is only getting ready may go on with that
@@ -312,17 +365,22 @@ class WorkerClient:
         self.start()
 
     def close(self) -> None:
-        """Ends the worker and removes all folders. The client can be used again afterwards."""
-        atexit.unregister(self.close)
+        """Ends the worker and removes all folders, for which it may wait some seconds. The client can be used again."""
         if self._tree is not None and self.is_ready and not self.is_running:
             self._shut_down(self._tree)
-        self._kill()
+        self._versions = None
         self._running = None
         self._events = []
-        for folder in list(self._folders):
-            self.release(folder)
+        self._own.end()
 
     # ---------------------------------------------------------------- to the worker
+
+    def _announce(self, folder: Path) -> None:
+        """Names a folder to the worker, also to one that is not ready: should this program die, the worker removes it."""
+        content = {"v": PROTOCOL_VERSION, "id": "scratch", "op": "scratch", "folder": str(folder)}
+        with contextlib.suppress(OSError):  # a worker that reads no more has ended, and is found so by its status
+            if self._tree is not None:
+                self._tree.send(_line(content))
 
     def _send(self) -> None:
         """Sends the request, if there is one and the worker is ready for it."""
@@ -354,8 +412,8 @@ class WorkerClient:
         tree.wait(_POLITE_SECONDS)
 
     def _kill(self) -> str:
-        """Ends the worker; returns its last words."""
-        tree, self._tree, self._versions = self._tree, None, None
+        """Has the worker ended; returns its latest words."""
+        tree, self._own.tree, self._versions = self._own.tree, None, None
         if tree is None:
             return ""
         tree.kill()
@@ -460,7 +518,9 @@ class WorkerClient:
             return
         status = self._tree.status
         if status is not None:
-            self._take_end(self._tree, status)
+            self._tree.kill()  # the rest of the tree
+            if self._tree.has_said_all:
+                self._take_end(self._tree, status)
         elif not self.is_ready and self._silence.seconds > self._patience.start:
             message = f"The worker was not ready after {self._patience.start:g} seconds and was ended. {_ADVICE}"
             self._fail("slow_start", message)
@@ -469,7 +529,6 @@ class WorkerClient:
             self._fail("hang", message)
 
     def _take_end(self, tree: ProcessTree, status: int) -> None:
-        tree.kill()  # the rest of the tree; then all that it said has been read
         self._read_lines(limit=None)
         if self._tree is not tree:  # its last words told why
             return
@@ -494,6 +553,14 @@ class WorkerClient:
         running, self._running = self._running, None
         if running is not None and running.folder is not None and not keep_folder:
             self.release(running.folder)
+
+    def _forget_requests(self) -> None:
+        """Drops the events of requests: whoever polls next must not take them for news of another one."""
+        for event in self._events:
+            folder = self._own.folders.holder_of(event.path) if isinstance(event, Result) else None
+            if folder is not None:
+                self.release(folder)
+        self._events = [event for event in self._events if isinstance(event, Failure) and not event.of_request]
 
 
 def default_command(
@@ -525,6 +592,10 @@ def default_command(
     return [python, "-m", "HCCNetLib.commands.worker"], environment
 
 
+def _is_end(event: Event) -> bool:
+    return isinstance(event, Result) or (isinstance(event, Failure) and event.of_request)
+
+
 def _line(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, ensure_ascii=True).encode("ascii") + b"\n"
 
@@ -546,12 +617,3 @@ def _event_of(line: bytes) -> dict[str, Any]:
 
 def _shown(value: object) -> str:
     return str(value)[:20]
-
-
-def _remove(folder: Path) -> None:
-    """Removes a folder; again where a process that is about to end still held a file in it."""
-    for _ in range(_FOLDER_ATTEMPTS):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.05)

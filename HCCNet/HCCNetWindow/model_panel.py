@@ -87,6 +87,9 @@ class ModelPanel:
         """Shows what came of it, once it is over."""
         if self._process is None or self._process.status is None:
             return
+        self._process.kill()
+        if not self._process.has_said_all:
+            return
         is_whole = self._process.status == 0
         process = self._stop_verification()
         self._show()

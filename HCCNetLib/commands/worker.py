@@ -24,6 +24,11 @@ The table is a cohort table of one patient. Requests are worked on one at a time
   standard input ends or it is terminated, so that a client that died leaves no patient's images behind. A client that
   lives removes it itself.
 
+A client may name such a folder before there is a request, also before the worker is ready: as soon as images lie in it.
+There is no answer, unless the line is wrong::
+
+    {"v": 1, "id": "6", "op": "scratch", "folder": "/…/HCCNet-…"}
+
 Answers repeat the id; ``exam`` and ``member`` are numbers from 1 or null, ``fraction`` never falls within a request, and
 the latest progress is told again while the work goes on and there is nothing new::
 
@@ -34,7 +39,7 @@ the latest progress is told again while the work goes on and there is nothing ne
 Exactly one result or error ends a request; ``exam_id`` is there where the error is about one exam. Besides the codes of
 refusals: ``bad_request`` and ``wrong_version`` (id null if the line does not tell it), ``out_of_memory`` (of the GPU; the
 same request may do on the CPU), ``memory``, ``internal`` (a bug; the traceback is on standard error). After each of them
-the worker goes on. End of standard input ends it at once, also in the midst of a request.
+the worker goes on. End of standard input ends it at once, also in the midst of a request or of its start.
 """
 
 from __future__ import annotations
@@ -44,20 +49,21 @@ import faulthandler
 import json
 import os
 import queue
-import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from HCCNetLib.commands.worker_scratch import PROTOCOL_VERSION, Scratch, announced_folder, write_no_more
 
 # Nothing heavy here: what the imports of torch and others print would reach the client as protocol.
 if TYPE_CHECKING:
     from HCCNetLib.commands.worker_requests import PredictRequest
 
+    Lines = queue.SimpleQueue[bytes]
     Waiting = queue.Queue[PredictRequest | None]
 
 LONGEST_LINE = 1_000_000  # bytes
@@ -88,28 +94,6 @@ class Channel:
         with self._lock, contextlib.suppress(OSError):
             self._file.write(line)
             self._file.flush()
-
-
-class Scratch:
-    """The folders of clients that are to go with the worker."""
-
-    def __init__(self) -> None:
-        self._folders: list[Path] = []
-
-    def add(self, folder: Path | None) -> None:
-        """Remembers a folder."""
-        self._folders = [f for f in self._folders if f.is_dir()]
-        if folder is not None:
-            self._folders.append(folder)
-
-    def remove(self) -> None:
-        """Removes all; again where the work that still goes on has just written something."""
-        for folder in self._folders:
-            for _ in range(20):
-                shutil.rmtree(folder, ignore_errors=True)
-                if not folder.exists():
-                    break
-                time.sleep(0.01)
 
 
 class Telling:
@@ -167,8 +151,10 @@ def main() -> int:
     scratch = Scratch()
     requests, channel = _take_standard_streams()
     _set_signals(scratch)
+    lines: Lines = queue.SimpleQueue()
+    # Before the imports, which take seconds: a client may die meanwhile.
+    threading.Thread(target=_receive, args=(requests, scratch, lines), daemon=True).start()
     try:
-        from HCCNetLib.commands.worker_requests import PROTOCOL_VERSION
         from HCCNetLib.commands.worker_service import Service, versions
     except Exception as error:  # noqa: BLE001 - a broken package fails in whatever way it likes
         message = _why_not_started(error)
@@ -176,7 +162,7 @@ def main() -> int:
         return 1
     channel.send({"event": "ready", "v": PROTOCOL_VERSION, "versions": versions()})
     waiting: Waiting = queue.Queue()
-    threading.Thread(target=_listen, args=(requests, channel, scratch, waiting), daemon=True).start()
+    threading.Thread(target=_listen, args=(lines, channel, scratch, waiting), daemon=True).start()
     service = Service()
     while (request := waiting.get()) is not None:
         telling = Telling(channel, request.id)
@@ -186,20 +172,30 @@ def main() -> int:
     return 0
 
 
-def _listen(requests: BinaryIO, channel: Channel, scratch: Scratch, waiting: Waiting) -> None:
-    """Puts the requests into the queue as they come, and ends the worker with the last line."""
+def _receive(requests: BinaryIO, scratch: Scratch, lines: Lines) -> None:
+    """Hands on the lines as they come, remembers the folders that they name, and ends the worker with the last line."""
+    for line in _lines(requests):
+        folder = announced_folder(line)
+        if folder is None:
+            lines.put(line)
+        else:
+            scratch.add(folder)
+    _end(scratch, 0)
+
+
+def _listen(lines: Lines, channel: Channel, scratch: Scratch, waiting: Waiting) -> None:
+    """Puts the requests into the queue as their lines come."""
     from HCCNetLib.commands.worker_requests import BadRequest, read_request
 
-    for line in _lines(requests):
+    while True:
         try:
-            request = read_request(line)
+            request = read_request(lines.get())
         except BadRequest as bad:
             channel.send(bad.event())
             continue
         if request is not None:
             scratch.add(request.scratch)
         waiting.put(request)
-    _end(scratch, 0)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -238,6 +234,7 @@ def _set_signals(scratch: Scratch) -> None:
 
 def _end(scratch: Scratch, status: int) -> None:
     """Ends at once, whatever the other threads do."""
+    write_no_more()
     scratch.remove()
     os._exit(status)
 

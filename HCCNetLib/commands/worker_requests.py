@@ -11,11 +11,10 @@ from typing import Any
 
 from HCCNetLib.bundles import DEMONSTRATION_BUNDLE
 from HCCNetLib.commands.predict import EXPLANATIONS
+from HCCNetLib.commands.worker_scratch import PROTOCOL_VERSION, SCRATCH_PREFIX, is_scratch
 from HCCNetLib.explanation import DEFAULT_METHOD, METHODS
 
-PROTOCOL_VERSION = 1
 DEVICES = ("auto", "cpu", "cuda")
-SCRATCH_PREFIX = "HCCNet-"
 
 Id = str | int
 
@@ -86,8 +85,11 @@ def _read(request_id: Id, content: Mapping[str, Any]) -> PredictRequest | None:
         raise BadRequest("wrong_version", message)
     if operation == "shutdown":
         return None
+    if operation == "scratch":  # one that is right is taken before the requests are read
+        message = f"folder must be the absolute path of a folder whose name begins with {SCRATCH_PREFIX}."
+        raise BadRequest("bad_request", message)
     if operation != "predict":
-        raise BadRequest("bad_request", f"The op {_shown(operation)} is none of predict, shutdown.")
+        raise BadRequest("bad_request", f"The op {_shown(operation)} is none of predict, scratch, shutdown.")
     table, bundle, out = (_path(content, name) for name in ("table", "bundle", "out"))
     if table is None or out is None:
         raise BadRequest("bad_request", "The request lacks table or out: paths.")
@@ -134,8 +136,7 @@ def _flag(content: Mapping[str, Any], name: str) -> bool:
 
 
 def _scratch(folder: Path | None, table: Path) -> Path | None:
-    """A folder that will be removed with all that is in it: a client's slip must not cost a home folder."""
-    if folder is not None and not (folder.name.startswith(SCRATCH_PREFIX) and folder in table.parents):
+    if folder is not None and not (is_scratch(folder) and folder in table.parents):
         message = f"scratch must be the folder in which the table lies, with a name that begins with {SCRATCH_PREFIX}."
         raise BadRequest("bad_request", message)
     return folder

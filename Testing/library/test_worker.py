@@ -282,6 +282,7 @@ def test_a_bundle_that_was_altered_meanwhile_is_refused(
 WRONG_VERSION = (
     "The request is of version {} of the protocol, this worker speaks version 1: use client and library of one release."
 )
+NO_SCRATCH = "folder must be the absolute path of a folder whose name begins with HCCNet-."
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,12 @@ WRONG_VERSION = (
         (b'{"v": 2, "id": "7", "op": "predict"}', "7", WRONG_VERSION.format(2)),
         (b'{"v": true, "id": "7", "op": "predict"}', "7", WRONG_VERSION.format("true")),
         (b'{"id": 7, "op": "predict"}', 7, WRONG_VERSION.format("null")),
-        (b'{"v": 1, "id": "7", "op": "train"}', "7", 'The op "train" is none of predict, shutdown.'),
+        (b'{"v": 1, "id": "7", "op": "train"}', "7", 'The op "train" is none of predict, scratch, shutdown.'),
+        (b'{"v": 1, "id": "7", "op": "scratch", "folder": "/home"}', "7", NO_SCRATCH),
+        (b'{"v": 1, "id": "7", "op": "scratch", "folder": "HCCNet-a"}', "7", NO_SCRATCH),
+        (b'{"v": 1, "id": "7", "op": "scratch", "folder": 5}', "7", NO_SCRATCH),
+        (b'{"v": 1, "id": "7", "op": "scratch", "folder": "/HCCNet-\\ud800"}', "7", NO_SCRATCH),
+        (b'{"v": 2, "id": "7", "op": "scratch", "folder": "/HCCNet-a"}', "7", WRONG_VERSION.format(2)),
         (b'{"v": 1, "id": "7", "op": "predict", "out": "/o"}', "7", "The request lacks table or out: paths."),
     ],
     ids=lambda value: str(value)[:24],
@@ -396,10 +402,67 @@ def test_a_worker_that_ends_in_the_midst_of_a_request_leaves_no_images(
         real.end()
 
 
+def importing(folder: Path, statement: str) -> str:
+    """A worker one of whose packages does something else when it is imported."""
+    (folder / "nibabel.py").write_text(statement)
+    return f"import sys; sys.path.insert(0, {str(folder)!r}); from HCCNetLib.commands import worker as w; w._leave(w.main())"
+
+
+def test_a_worker_whose_client_dies_while_it_starts_leaves_no_images(tmp_path: Path) -> None:
+    scratch = tmp_path / "HCCNet-abc"
+    scratch.mkdir()
+    (scratch / "DWI_b0.nii.gz").write_text("an image")
+    real = RealWorker("-c", importing(tmp_path, "import time; time.sleep(300)"))
+    try:
+        real.send(v=1, id="1", op="scratch", folder=str(scratch))
+        assert real.process.stdin is not None
+        real.process.stdin.close()
+        assert real.process.wait(SECONDS) == 0
+        assert not scratch.exists()
+    finally:
+        real.end()
+
+
+def test_a_folder_that_is_named_alone_is_removed_in_the_end_and_not_answered(
+    real_worker: RealWorker, request_of: MakeRequest, tmp_path: Path
+) -> None:
+    (tmp_path / "HCCNet-abc").mkdir()
+    real_worker.send(v=1, id="scratch", op="scratch", folder=str(tmp_path / "HCCNet-abc"))
+    real_worker.send(**request_of())
+    told, result = real_worker.answer()
+    assert {event["id"] for event in (*told, result)} == {"1"}
+    assert (tmp_path / "HCCNet-abc").exists()
+
+
+# The main thread writes a result, again and again, while another thread ends the process, which takes its time.
+WRITING = """
+import os, sys, threading, time
+from pathlib import Path
+from HCCNetLib.commands import worker
+folder = Path(sys.argv[1])
+folder.mkdir()
+scratch = worker.Scratch()
+scratch.add(folder)
+leave = os._exit
+os._exit = lambda status: (time.sleep(0.2), leave(status))
+threading.Timer(0.05, worker._end, (scratch, 0)).start()
+while True:
+    try:
+        (folder / "out" / "patient").mkdir(parents=True, exist_ok=True)
+        (folder / "out" / "patient" / "saliency.nii.gz").write_bytes(bytes(1000))
+    except OSError:
+        pass
+"""
+
+
+def test_work_that_goes_on_to_the_end_does_not_put_the_folder_there_again(tmp_path: Path) -> None:
+    folder = tmp_path / "HCCNet-abc"
+    subprocess.run([sys.executable, "-c", WRITING, str(folder)], check=True, timeout=SECONDS)
+    assert not folder.exists()
+
+
 def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
-    (tmp_path / "nibabel.py").write_text("import a_package_that_nobody_has\n")
-    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from HCCNetLib.commands import worker as w; w._leave(w.main())"
-    real = RealWorker("-c", program)
+    real = RealWorker("-c", importing(tmp_path, "import a_package_that_nobody_has"))
     try:
         assert real.event() == {
             "event": "error",

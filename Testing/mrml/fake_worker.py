@@ -38,7 +38,8 @@ def requests() -> Iterator[dict[str, Any]]:
         request = json.loads(line)
         if request["op"] == "shutdown":
             return
-        yield request
+        if request["op"] == "predict":
+            yield request
 
 
 def tell(request: dict[str, Any], stages: int = len(STAGES)) -> None:
@@ -164,6 +165,13 @@ def die_idle() -> None:
     os._exit(6)
 
 
+def be_outlived() -> None:
+    """Something that nobody can find holds the pipes after the end."""
+    ready()
+    subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(2.5)"], start_new_session=True)
+    os._exit(8)
+
+
 def be_deaf() -> None:
     os.close(0)
     ready()
@@ -193,6 +201,7 @@ BEHAVIOURS: dict[str, Callable[[], None]] = {
     "dies-at-start": die_at_start,
     "dies-idle": die_idle,
     "deaf": be_deaf,
+    "outlived": be_outlived,
     "not-json": garble(b"Loading weights...\n"),
     "not-an-object": garble(b"[1, 2]\n"),
     "deep": garble(b"[" * 100_000 + b"\n"),

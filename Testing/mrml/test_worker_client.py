@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -14,6 +17,8 @@ from pathlib import Path
 import pytest
 from conftest import MODULE, ROOT
 
+from HCCNetSlicer import scratch
+from HCCNetSlicer.scratch import ScratchFolders
 from HCCNetSlicer.worker_client import (
     Event,
     Failure,
@@ -216,6 +221,18 @@ def test_polling_never_waits(make_client: MakeClient) -> None:
     assert slowest < 0.2
 
 
+def test_polling_does_not_wait_for_the_last_words_of_a_worker_that_has_ended(make_client: MakeClient) -> None:
+    client = make_client("outlived", role="worker")
+    ask(client)
+    slowest = 0.0
+    while client.is_running:
+        start = time.monotonic()
+        client.poll()
+        slowest = max(slowest, time.monotonic() - start)
+        time.sleep(0.005)
+    assert slowest < 0.3
+
+
 def test_a_worker_that_tells_of_itself_is_not_taken_for_dead(make_client: MakeClient) -> None:
     client = make_client("slow", Patience(30.0, 0.7))  # the request takes a second
     ask(client)
@@ -408,12 +425,12 @@ def test_cancelling_ends_the_whole_tree_within_two_seconds(
     poll_until(client, lambda event: isinstance(event, Progress))
     ended = pids(tmp_path)
     assert len(ended) == 2
-    tree = client._tree  # a Popen that is forgotten buries its process by itself; this one must have been waited for
+    tree = client._tree  # a Popen that is forgotten buries its process by itself; this one must be waited for
     start = time.monotonic()
     client.cancel()
+    assert time.monotonic() - start < 0.5
     assert tree is not None
-    assert not is_there(tree.pid)
-    assert still_there(ended) == []
+    assert still_there([tree.pid, *ended]) == []
     assert time.monotonic() - start < 2
     assert not folder.exists()
     assert not client.is_running
@@ -504,6 +521,77 @@ def test_a_closed_client_can_be_used_again(make_client: MakeClient) -> None:
     client.wait(interval=QUICK)
 
 
+def test_a_failure_that_nobody_polled_is_not_the_next_request_s(tmp_path: Path) -> None:
+    client = WorkerClient([str(tmp_path / "PythonSlicer")], scratch_root=tmp_path / "scratch")
+    for first in (client.cancel, lambda: None):
+        client._command[:] = [str(tmp_path / "PythonSlicer")]
+        ask(client)
+        first()
+        client._command[:] = fake(tmp_path, "works")
+        folder = ask(client)
+        assert client.wait(interval=QUICK).path.is_file()
+        client.release(folder)
+        client.close()
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("end", ["close", "cancel"])
+def test_a_request_that_is_ended_while_somebody_waits_is_cancelled(make_client: MakeClient, end: str) -> None:
+    client = make_client("hangs")
+    ask(client)
+    with pytest.raises(WorkerError, match=r"^The prediction was cancelled\.$") as caught:
+        client.wait(lambda _: getattr(client, end)(), QUICK)
+    assert caught.value.code == "cancelled"
+
+
+def test_a_request_that_begins_on_another_one_s_result_goes_on(make_client: MakeClient) -> None:
+    client = make_client("works")
+    first = ask(client)
+    result = client.wait(lambda event: ask(client) if isinstance(event, Result) else None, QUICK)
+    assert result.path.is_relative_to(first)
+    assert client.is_running
+    assert not client.wait(interval=QUICK).path.is_relative_to(first)
+
+
+@pytest.mark.parametrize("later", ["poll", "close"])
+def test_a_folder_that_can_t_be_removed_yet_is_removed_later(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, later: str
+) -> None:
+    client = make_client("works")
+    folder = client.new_folder()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as where a file in it is open on Windows
+        client.release(folder)
+        client.poll()
+        assert folder.exists()
+    getattr(client, later)()
+    assert not folder.exists()
+
+
+def test_a_folder_that_can_t_be_removed_at_all_is_kept_in_mind(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client("works")
+    folder = client.new_folder()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        client.close()
+    assert client._own.folders.all == [folder]
+    client.close()
+    assert not folder.exists()
+
+
+def test_a_client_that_nobody_refers_to_leaves_nothing(tmp_path: Path) -> None:
+    client = WorkerClient(fake(tmp_path, "hangs"), None, LONG, tmp_path / "scratch")
+    ask(client)
+    poll_until(client, lambda event: isinstance(event, Progress))
+    assert len(pids(tmp_path)) == 2
+    del client
+    gc.collect()
+    assert still_there(pids(tmp_path)) == []
+    assert leftovers(tmp_path) == []
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -524,6 +612,73 @@ def test_a_program_that_ends_without_closing_leaves_nothing(tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
     assert len(pids(tmp_path)) == 2
     assert still_there(pids(tmp_path)) == []
+    assert leftovers(tmp_path) == []
+
+
+# ---------------------------------------------------------------- what programs that died have left
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_client_s_start_removes_what_dead_programs_have_left(make_client: MakeClient, tmp_path: Path) -> None:
+    here, root = scratch._system(), tmp_path / "scratch"
+    orphan = f"HCCNet-{here}-{dead_pid()}-abcdefgh"
+    others = (f"HCCNet-{here}-{os.getpid()}-abcdefgh", f"HCCNet-00000000-{dead_pid()}-abcdefgh", "HCCNet-export")
+    for name in (orphan, *others):
+        (root / name).mkdir(parents=True)
+        (root / name / "DWI_b0.nii.gz").write_text("an image")
+    (root / f"HCCNet-{here}-{dead_pid()}-a_link00").symlink_to(root / others[2])
+    make_client("works").start()
+    assert sorted(path.name for path in root.iterdir() if not path.is_symlink()) == sorted(others)
+    assert (root / others[2] / "DWI_b0.nii.gz").exists()
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(23, True), (25, False)])
+def test_on_windows_age_alone_tells_an_orphan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, stays: bool
+) -> None:
+    def end(pid: int, number: int) -> None:
+        raise AssertionError("on Windows this ends the process")
+
+    folder = tmp_path / f"HCCNet-{scratch._system()}-{dead_pid()}-abcdefgh"
+    folder.mkdir()
+    then = time.time() - hours * 3600
+    os.utime(folder, (then, then))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "win32")
+        patch.setattr(os, "kill", end)
+        ScratchFolders(tmp_path).sweep()
+    assert folder.exists() == stays
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {module!r})
+from HCCNetSlicer.worker_client import PredictRequest, WorkerClient, default_command
+client = WorkerClient(*default_command(Path({root!r})), scratch_root=Path({scratch!r}))
+if {warm}:
+    client.start()
+folder = client.new_folder()
+(folder / "exams.csv").write_text("an image")
+if not {warm}:
+    client.predict(PredictRequest(folder / "exams.csv", folder / "out"))
+print(client.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["before it asks", "after it asked"])
+def test_a_program_that_is_killed_while_its_worker_starts_leaves_no_images(tmp_path: Path, warm: bool) -> None:
+    program = KILLED.format(module=str(MODULE), root=str(ROOT), scratch=str(tmp_path / "scratch"), warm=warm)
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=False, timeout=30)
+    assert done.returncode == -signal.SIGKILL
+    assert still_there([int(done.stdout)], 20.0) == []
     assert leftovers(tmp_path) == []
 
 
