@@ -38,6 +38,11 @@ READ_IN_SOURCES = {
     "disconnectGui": "Base/Python/slicer/parameterNodeWrapper/wrapper.py",
     "qt.QObject.__init__": "Modules/Scripted/SampleData/SampleData.py",
     "slicer.util.VTKObservationMixin.__init__": "Base/Python/slicer/util.py",
+    # Windows' own, by ctypes.
+    "AssignProcessToJobObject": "Windows: kernel32",
+    "CloseHandle": "Windows: kernel32",
+    "CreateJobObjectW": "Windows: kernel32",
+    "TerminateJobObject": "Windows: kernel32",
 }
 
 _OF_VTK = re.compile(r"[A-Z][A-Z0-9]*[a-z]\w*")  # GetID, not a constant
