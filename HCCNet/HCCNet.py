@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
@@ -44,6 +45,7 @@ from HCCNetSlicer.bundle_card import BundleCard, read_card  # noqa: E402
 from HCCNetSlicer.dependencies import ensure  # noqa: E402
 from HCCNetSlicer.exam_table import ExamTable, TableExam, TableState, fill_by_date  # noqa: E402
 from HCCNetSlicer.folders import fill_from_folder  # noqa: E402
+from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE  # noqa: E402
 from HCCNetSlicer.prediction import Predictions, Settings, as_shown  # noqa: E402
 from HCCNetSlicer.results import Result, remove_all  # noqa: E402
 from HCCNetSlicer.sample_data import register_sample_data  # noqa: E402
@@ -85,6 +87,12 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self._parameters: Any = None
         self._gui_tag: Any = None
+        self.logic: HCCNetLogic | None = None
+        self.run: Any = None
+        self.exams: Any = None
+        self.model: Any = None
+        self.advanced: Any = None
+        self.result: Any = None
         self._kept: TableState | None = None  # the table as this window last gave it to the scene, or took it
 
     def setup(self) -> None:
@@ -105,33 +113,39 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._wheel = WheelFilter()
         for name in ("bundleComboBox", "kindComboBox", "deviceComboBox", "methodComboBox"):
             getattr(self.ui, name).installEventFilter(self._wheel)
-        self.run = RunPanel(self.ui, lambda: self.logic.predictions, self._begin, self._show_result)
-        self.exams = ExamPanel(self.ui, ExamTable(slicer.mrmlScene), self._exams_changed, self.run.tell)
+        self.run = RunPanel(
+            self.ui, lambda: self.logic.predictions, self._begin, self._running_changed, self._show_result
+        )
+        self.exams = ExamPanel(
+            self.ui, ExamTable(slicer.mrmlScene), self.logic.fill_from_folder, self._exams_changed, self.run.tell
+        )
         self.model = ModelPanel(self.ui, self._bundle_changed, self.run.tell, verification_command)
         self.advanced = SetupPanel(
             self.ui, self._settings_changed, temporary_folder(), self._worker_versions, self.logic.close
         )
-        self.result = ResultPanel(self.ui, slicer.mrmlScene, self._stale_reasons, self.run.tell)
+        self.result = ResultPanel(self.ui, slicer.mrmlScene, self._stale_reasons, self.run.tell, self.run.say)
         scene, events = slicer.mrmlScene, slicer.vtkMRMLScene
         self.addObserver(scene, events.StartCloseEvent, self._scene_starts_to_close)
         for event in (events.EndCloseEvent, events.EndImportEvent):
             self.addObserver(scene, event, self._scene_is_another)
-        for event in (events.NodeAddedEvent, events.NodeRemovedEvent):
+        for event in (events.NodeAddedEvent, events.NodeRemovedEvent, events.EndBatchProcessEvent):
             self.addObserver(scene, event, self._nodes_changed)
         self._take_parameters()
 
     def cleanup(self) -> None:
         """Slicer closes, or the module is reloaded: timers tick on if nobody stops them."""
         self.removeObservers()
+        if self.logic is not None:  # first: whatever happens then, no worker stays
+            self.logic.close()
         self._leave_parameters()
-        for panel in (self.run, self.exams, self.model):
-            panel.stop()
-        self.result.forget()
-        self.logic.close()
+        for panel in (self.run, self.exams, self.model, self.result):
+            if panel is not None:
+                panel.stop()
 
     def enter(self) -> None:
         """The user opens the module."""
-        self._take_parameters()
+        if self.result is not None:  # else the window could not be built, and Slicer has said why
+            self._take_parameters()
 
     def exit(self) -> None:
         """The user leaves the module; a prediction goes on."""
@@ -175,6 +189,12 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.exams.request_update()
 
     def _parameter_node_changed(self, caller: Any, event: str) -> None:
+        """Another window of the module, or a script, chose something else."""
+        parameters = self._parameters
+        if parameters.bundle != self.model.path:
+            self.model.choose(parameters.bundle)
+            self._set_channels()
+        self.advanced.choose(parameters.device, parameters.explain, parameters.method)
         if not is_stored(self._kept, caller):
             self._restore_table()
 
@@ -191,6 +211,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _nodes_changed(self, caller: Any, event: str) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():
             self.exams.request_update()
+            self.result.request_find()
 
     # ------------------------------------------------------------ what one panel means for the others
 
@@ -206,6 +227,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _begin(self) -> None:
         """Begins a prediction of what the window shows."""
+        self.exams.commit()
         self.logic.begin(self.exams.table, self.model.path or None, self._settings())
 
     def _exams_changed(self) -> None:
@@ -231,10 +253,17 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.exams.table.set_channels(card.channels, card.missing_channels)
 
     def _settings_changed(self) -> None:
+        node = self.logic.getParameterNode()
+        was_modifying = node.StartModify()  # all at once: whoever is told of the first shows the others as they were
         self._parameters.device = self.advanced.device
         self._parameters.explain = self.advanced.explain
         self._parameters.method = self.advanced.method
+        node.EndModify(was_modifying)
         self.result.request_stale_check()
+
+    def _running_changed(self, running: bool) -> None:
+        if self.advanced is not None:
+            self.advanced.set_running(running)
 
     def _show_result(self) -> None:
         self.result.find()
@@ -246,7 +275,9 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             exams = self.exams.table.exams()
             return result.stale_reasons(self._settings().plain(exams), as_shown(exams))
         except Refusal:
-            return result.stale_reasons()
+            settings = {**self._settings().plain(()), "livers": result.settings.get("livers", {})}
+            reasons = result.stale_reasons(settings)
+            return [*reasons, _("The exams that are chosen now can't be used.")] if self.exams.table.rows else reasons
 
     def _worker_versions(self) -> dict[str, str]:
         return self.logic.predictions.client.versions
@@ -294,12 +325,16 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
             DependencyError: what reads images is not installed.
         """
         table = self._table(bundle)
-        if (
-            find_spec("nibabel") is None
-        ):  # which reads the images; what else is missing is asked for with the prediction
-            ensure()
-        fill_from_folder(table, Path(folder))
+        self.fill_from_folder(table, Path(folder))
         return table
+
+    def fill_from_folder(self, table: ExamTable, folder: Path) -> Sequence[str]:
+        """Loads a patient's dated folders into the scene and a table; what a reader should know. Raises as ``load_folder``."""
+        # It reads the images; what else is missing is asked for with the prediction.
+        if find_spec("nibabel") is None:
+            ensure()
+        with wait_cursor():
+            return fill_from_folder(table, folder)
 
     def predict(
         self,
@@ -329,6 +364,7 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
 
     def begin(self, exams: Exams, bundle: str | Path | None = None, settings: Settings | None = None) -> None:
         """Begins what ``predict`` does, without waiting: ``predictions.poll()`` tells what becomes of it."""
+        ensure()  # first: the question lets the scene change, and the exams must be those that go out
         settings = _with_bundle(settings or Settings(), bundle)
         card = self.card(settings.bundle)
         if not isinstance(exams, Sequence):
@@ -339,7 +375,6 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
                 table.set_one_space(settings.one_space)
             settings = replace(settings, one_space=table.state.one_space)
             exams = table.exams()
-        ensure()
         self.predictions.begin(exams, settings)
 
     def result(self) -> Result | None:
@@ -371,6 +406,22 @@ def _with_bundle(settings: Settings, bundle: str | Path | None) -> Settings:
     if settings.bundle is not None and settings.bundle.absolute() != path:
         raise Refusal("two_bundles", "Two bundles are named, one of them in the settings. Name the one that is meant.")
     return replace(settings, bundle=path)
+
+
+@contextmanager
+def wait_cursor() -> Iterator[None]:
+    """The waiting cursor, where there is a window, which goes whatever happens."""
+    application = getattr(slicer, "app", None)
+    if application is None:
+        yield
+        return
+    import qt
+
+    application.setOverrideCursor(qt.Qt.WaitCursor)
+    try:
+        yield
+    finally:
+        application.restoreOverrideCursor()
 
 
 def temporary_folder() -> Path:
@@ -407,13 +458,13 @@ class HCCNetTest(ScriptedLoadableModuleTest):
         logic = HCCNetLogic()
         try:
             table = logic.load_folder(_library_root() / "HCCNetLib" / "samples" / "RA01")
-            nodes = slicer.mrmlScene.GetNumberOfNodes()
             result = logic.predict(table)
             self.assertEqual(len(result.prediction["exams"]), 4)
             self.assertIn("no meaning for this patient", result.sentence())
             self.assertEqual(result.stale_reasons(), [])
             logic.remove_result()
             self.assertIsNone(logic.result())
-            self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+            # Slicer itself may add nodes meanwhile; of ours none stays.
+            self.assertFalse([node for node in slicer.mrmlScene.GetNodes() if node.GetAttribute(RESULT_ATTRIBUTE)])
         finally:
             logic.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import vtk
 from slicer.i18n import tr as _
 
 from HCCNetLib.records import Refusal
+from HCCNetSlicer.dependencies import DependencyError
 from HCCNetSlicer.exam_problems import Cell, Row
 from HCCNetSlicer.exam_table import ExamTable
-from HCCNetSlicer.folders import fill_from_folder
 from HCCNetSlicer.hierarchy import Hierarchy, all_inputs
-from HCCNetWindow.helpers import WheelFilter, choose, timer, wait_cursor
+from HCCNetWindow.helpers import WheelFilter, choose, timer
 
 _NONE = "–"
 _USE, _DATE, _STATE, _FIRST_CHANNEL = 0, 1, 2, 3
@@ -33,21 +33,31 @@ class ExamPanel:
     Args:
         ui: the window's widgets by name.
         table: of exams.
+        load: loads a patient's folder into the scene and the table; returns what a reader should know.
         changed: called after every change of the table.
-        tell: shows a sentence as an error.
+        tell: shows a sentence as an error; an empty one takes an earlier error away.
     """
 
-    def __init__(self, ui: Any, table: ExamTable, changed: Callable[[], None], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        table: ExamTable,
+        load: Callable[[ExamTable, Path], Sequence[str]],
+        changed: Callable[[], None],
+        tell: Callable[[str], None],
+    ) -> None:
         self.table = table
-        self._ui, self._changed, self._tell = ui, changed, tell
+        self._ui, self._load, self._changed, self._tell = ui, load, changed, tell
         self._keys: list[str] = []
         self._columns: tuple[str, ...] = ()
+        # What each selector was filled with, by row's key and channel: the scene may be another one when the user picks.
+        self._offered: dict[tuple[str, str], list[str]] = {}
         # Later, because a widget must not be removed from within its own signal.
         self._later = timer(0, self.update, once=True)
         self._drops = DropFilter(self.take_folders, self.take_items)
         self._wheel = WheelFilter()
         ui.examTable.viewport().installEventFilter(self._drops)
-        ui.patientSelector.setLevelFilter(slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient())
+        ui.patientSelector.setLevelFilter([slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient()])
         ui.fillButton.connect("clicked()", self.fill)
         ui.addFolderButton.connect("clicked()", self.ask_for_folder)
         ui.addExamButton.connect("clicked()", self.add_exam)
@@ -55,8 +65,8 @@ class ExamPanel:
         ui.refreshButton.connect("clicked()", self.request_update)
         ui.oneSpaceCheckBox.connect("clicked(bool)", self.set_one_space)
         ui.examTable.connect("itemSelectionChanged()", self.show_liver)
-        ui.liverSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.set_liver)
-        self._shows_liver = False
+        # Not currentNodeChanged: a node selector picks another node by itself when the chosen one is deleted.
+        ui.liverSelector.connect("nodeActivated(vtkMRMLNode*)", self.set_liver)
 
     # ------------------------------------------------------------ what the buttons do
 
@@ -78,13 +88,7 @@ class ExamPanel:
         if len(paths) != 1:
             self._tell(_("Drop one folder: that of one patient, with a dated folder per exam."))
             return
-        self._try(lambda: self._load(Path(paths[0])))
-
-    def _load(self, path: Path) -> None:
-        with wait_cursor():
-            problems = fill_from_folder(self.table, path)
-        if problems:
-            self._tell(" ".join(problems))
+        self._try(lambda: self._load(self.table, Path(paths[0])))
 
     def take_items(self, items: list[int]) -> None:
         """Adds what was dragged from the subject hierarchy: a patient, or studies and volumes."""
@@ -100,8 +104,7 @@ class ExamPanel:
 
     def add_exam(self) -> None:
         """Adds an empty exam."""
-        self.table.add_row()
-        self.request_update()
+        self._try(self.table.add_row)
 
     def remove_exam(self) -> None:
         """Removes the selected exam from the table."""
@@ -109,8 +112,7 @@ class ExamPanel:
         if key is None:
             self._tell(_("Select an exam in the table first."))
             return
-        self.table.remove_row(key)
-        self.request_update()
+        self._try(lambda: self.table.remove_row(key))
 
     def set_one_space(self, one_space: bool) -> None:
         """Takes the user's word that channels on different grids share one patient space."""
@@ -125,25 +127,37 @@ class ExamPanel:
     def set_liver(self, node: Any) -> None:
         """Says where the liver is in the selected exam."""
         key = self.selected_key()
-        if self._shows_liver or key is None or self.table.row(key).liver is node:
-            return
-        self._try(lambda: self.table.set_liver(key, node))
+        if key is not None and self._row(key) is not None:
+            self._try(lambda: self.table.set_liver(key, node))
 
     def show_liver(self) -> None:
         """Shows the selected exam's liver in the selector."""
-        key = self.selected_key()
-        self._shows_liver = True  # it is not the user who changes the selector now
-        try:
-            self._ui.liverSelector.setEnabled(key is not None)
-            self._ui.liverSelector.setCurrentNode(None if key is None else self.table.row(key).liver)
-        finally:
-            self._shows_liver = False
+        row = self._row(self.selected_key())
+        self._ui.liverSelector.setEnabled(row is not None)
+        self._ui.liverSelector.setCurrentNode(None if row is None else row.liver)
 
-    def _try(self, act: Callable[[], None]) -> None:
+    def commit(self) -> None:
+        """Takes what the user has typed and not yet left: a button that is clicked need not take the focus."""
+        for number, key in enumerate(self._keys):
+            edit = self._ui.examTable.cellWidget(number, _DATE)
+            edit.interpretText()
+            self._take_date(key, edit)
+        self.table.refresh()
+
+    def _row(self, key: str | None) -> Row | None:
+        """The row of a key; None where the table has it no more: a widget may answer after its row has gone."""
+        return next((row for row in self.table.rows if row.key == key), None)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        """Does what the user asked for; an error becomes a sentence, and an earlier one goes."""
+        self._tell("")
         try:
             act()
-        except Refusal as refusal:
-            self._tell(refusal.message)
+        except (Refusal, DependencyError) as error:
+            self._tell(str(error))
+        except OSError as error:
+            # Without the path, which may name the patient.
+            self._tell(_("That can't be read: {reason}.").format(reason=error.strerror or type(error).__name__))
         self.request_update()
 
     # ------------------------------------------------------------ what is shown
@@ -181,17 +195,19 @@ class ExamPanel:
     def _build(self, keys: list[str]) -> None:
         """Makes the rows' widgets anew, and keeps the selection."""
         selected = self.selected_key()
-        self._keys, self._columns = keys, self.table.channels
         widget = self._ui.examTable
+        for number in range(widget.rowCount):
+            widget.cellWidget(number, _DATE).blockSignals(True)  # one that has the focus speaks up when it goes
+        self._keys, self._columns, self._offered = keys, self.table.channels, {}
         widget.setRowCount(0)
         widget.setColumnCount(_FIRST_CHANNEL + len(self._columns))
         widget.setHorizontalHeaderLabels([_("Use"), _("Date"), _("State"), *self._columns])
         widget.setRowCount(len(keys))
         for number, key in enumerate(keys):
             widget.setCellWidget(number, _USE, self._use_box(key))
-            widget.setCellWidget(number, _DATE, self._date_edit(number, key))
+            widget.setCellWidget(number, _DATE, self._date_edit(key))
             for column, channel in enumerate(self._columns, start=_FIRST_CHANNEL):
-                widget.setCellWidget(number, column, self._selector(number, column, key, channel))
+                widget.setCellWidget(number, column, self._selector(key, channel))
             widget.setItem(number, _STATE, qt.QTableWidgetItem())
         if selected in keys:
             widget.selectRow(keys.index(selected))
@@ -201,59 +217,68 @@ class ExamPanel:
         box.setToolTip(_("Whether this exam takes part in the prediction."))
 
         def clicked(included: bool) -> None:
-            self.table.set_included(key, included)
-            self.request_update()
+            if self._row(key) is not None:
+                self._try(lambda: self.table.set_included(key, included))
 
         box.connect("clicked(bool)", clicked)
         return box
 
-    def _date_edit(self, number: int, key: str) -> Any:
+    def _date_edit(self, key: str) -> Any:
         edit = qt.QDateEdit()
         edit.setDisplayFormat("yyyy-MM-dd")
         edit.setMinimumDate(_qt_date(_NO_DATE))
         edit.setSpecialValueText(_("no date"))
         edit.setCalendarPopup(True)
+        edit.setKeyboardTracking(False)  # a date that is half typed is none
         edit.setToolTip(_("The day of the visit; time decides the prediction."))
 
-        def finished() -> None:
-            shown = datetime.date.fromisoformat(edit.date.toString("yyyy-MM-dd"))
-            date = None if shown == _NO_DATE else shown
-            if date != self.table.row(key).date:
-                self.table.set_date(key, date)
-                self.request_update()
+        def changed(date: Any) -> None:
+            self._take_date(key, edit)
 
-        edit.connect("editingFinished()", finished)
+        edit.connect("dateChanged(QDate)", changed)
         edit.installEventFilter(self._wheel)
         return edit
 
-    def _selector(self, number: int, column: int, key: str, channel: str) -> Any:
+    def _take_date(self, key: str, edit: Any) -> None:
+        shown = datetime.date.fromisoformat(edit.date.toString("yyyy-MM-dd"))
+        date, row = None if shown == _NO_DATE else shown, self._row(key)
+        if row is not None and row.date != date:
+            self._try(lambda: self.table.set_date(key, date))
+
+    def _selector(self, key: str, channel: str) -> Any:
         combo = qt.QComboBox()
 
         def activated(index: int) -> None:
-            nodes = self._nodes_of(self.table.row(key).cells[channel])
-            self._try(lambda: self.table.set_cell(key, channel, None if index == 0 else nodes[index - 1]))
+            offered = self._offered.get((key, channel), [])
+            if self._row(key) is not None and index <= len(offered):
+                self._try(lambda: self._choose(key, channel, None if index == 0 else offered[index - 1]))
 
         combo.connect("activated(int)", activated)
         combo.installEventFilter(self._wheel)
         return combo
+
+    def _choose(self, key: str, channel: str, node_id: str | None) -> None:
+        node = None if node_id is None else self.table.scene.GetNodeByID(node_id)
+        if node_id is not None and node is None:
+            raise Refusal("volume_removed", _("That volume is no longer in the scene. Choose another."))
+        self.table.set_cell(key, channel, node)
 
     def _fill(self, number: int, row: Row, choices: list[Any]) -> None:
         widget = self._ui.examTable
         widget.cellWidget(number, _USE).setChecked(row.included)
         edit = widget.cellWidget(number, _DATE)
         if not edit.hasFocus():  # somebody is typing there
+            was_blocked = edit.blockSignals(True)
             edit.setDate(_qt_date(row.date or _NO_DATE))
+            edit.blockSignals(was_blocked)
         for column, channel in enumerate(self._columns, start=_FIRST_CHANNEL):
             cell, combo = row.cells[channel], widget.cellWidget(number, column)
-            nodes = self._nodes_of(cell, choices)
+            # What is chosen is offered even where it belongs to somebody else.
+            nodes = choices if cell.node is None or cell.node in choices else [*choices, cell.node]
+            self._offered[row.key, channel] = [node.GetID() for node in nodes]
             index = 0 if cell.node is None else 1 + nodes.index(cell.node)
             choose(combo, [_NONE, *(node.GetName() for node in nodes)], index)
             combo.setToolTip(how_words(cell))
-
-    def _nodes_of(self, cell: Cell, choices: list[Any] | None = None) -> list[Any]:
-        """What a selector offers; what is chosen is among it even where it belongs to somebody else."""
-        nodes = self._choices() if choices is None else choices
-        return nodes if cell.node is None or cell.node in nodes else [*nodes, cell.node]
 
     def _choices(self) -> list[Any]:
         """The patient's volumes, and those that belong to nobody."""
@@ -279,32 +304,43 @@ class DropFilter(qt.QObject):
     def __init__(self, take_folders: Callable[[list[str]], None], take_items: Callable[[list[int]], None]) -> None:
         qt.QObject.__init__(self)
         self._take_folders, self._take_items = take_folders, take_items
+        self._dropped: tuple[list[str], list[int]] = ([], [])
+        # Later: as long as a drop is being dealt with, the program that it comes from stands still.
+        self._later = timer(0, self._take, once=True)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802 - Qt's name
         """Whether the event has been dealt with."""
         kind = event.type()
         if kind not in (qt.QEvent.DragEnter, qt.QEvent.DragMove, qt.QEvent.Drop):
             return False
-        folders, items = _dropped(event.mimeData())
+        folders, items = dropped(event.mimeData())
         if not folders and not items:
             return False
         event.acceptProposedAction()
         if kind == qt.QEvent.Drop:
-            if folders:
-                self._take_folders(folders)
-            else:
-                self._take_items(items)
+            if items:
+                event.setDropAction(qt.Qt.IgnoreAction)  # the tree would take what was moved away
+            self._dropped = folders, items
+            self._later.start()
         return True
 
+    def _take(self) -> None:
+        folders, items = self._dropped
+        if items:
+            self._take_items(items)
+        else:
+            self._take_folders(folders)
 
-def _dropped(data: Any) -> tuple[list[str], list[int]]:
-    """Paths of folders, and items of the subject hierarchy."""
-    if data.hasUrls():
-        paths = [url.toLocalFile() for url in data.urls()]
-        return [path for path in paths if path and Path(path).is_dir()], []
+
+def dropped(data: Any) -> tuple[list[str], list[int]]:
+    """Paths of folders, and items of the subject hierarchy, which come with addresses too."""
     ids = vtk.vtkIdList()
-    slicer.qMRMLUtils.mimeDataToSubjectHierarchyItemIDs(data, ids)
-    return [], [ids.GetId(n) for n in range(ids.GetNumberOfIds())]
+    slicer.qMRMLUtils().mimeDataToSubjectHierarchyItemIDs(data, ids)
+    items = [ids.GetId(n) for n in range(ids.GetNumberOfIds())]
+    if items or not data.hasUrls():
+        return [], items
+    paths = [url.toLocalFile() for url in data.urls()]
+    return [path for path in paths if path and Path(path).is_dir()], []
 
 
 def _qt_date(date: datetime.date) -> Any:

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import qt
-import slicer
-
-
-@contextlib.contextmanager
-def wait_cursor() -> Iterator[None]:
-    """The waiting cursor, which goes whatever happens."""
-    slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
-    try:
-        yield
-    finally:
-        slicer.app.restoreOverrideCursor()
 
 
 def timer(milliseconds: int, slot: Callable[[], None], once: bool = False) -> Any:

@@ -39,6 +39,7 @@ class ModelPanel:
         self._process: ProcessTree | None = None
         self._poll = timer(100, self.look_at_verification)
         self._path = ""
+        self._of_scene: list[str] = []  # bundles that a scene named: kept for this session, not on this computer
         self.card: BundleCard | None = None
         ui.bundleComboBox.connect("activated(int)", self._activated)
         ui.addBundleButton.connect("clicked()", self.ask_for_bundle)
@@ -51,8 +52,9 @@ class ModelPanel:
 
     def choose(self, path: str) -> None:
         """Chooses a bundle, also one that this computer does not know yet: a saved scene may name it."""
-        if path and path not in _known():
-            _remember([*_known(), path])
+        self._stop_verification()
+        if path and path not in self._listed():
+            self._of_scene.append(path)
         self._path = path
         self._show()
 
@@ -66,6 +68,9 @@ class ModelPanel:
         except Refusal as refusal:
             self._tell(refusal.message)
             return
+        self._tell("")
+        if path not in _known():
+            _remember([*_known(), path])
         self.choose(path)
         self._changed()
 
@@ -90,35 +95,38 @@ class ModelPanel:
         self._process.kill()
         if not self._process.has_said_all:
             return
-        is_whole = self._process.status == 0
-        process = self._stop_verification()
+        is_whole, said = self._process.status == 0, self._process.tail.strip().split("\n")[-1]
+        self._stop_verification()
         self._show()
         if is_whole:
             self._ui.cardLabel.setText(f"{self._ui.cardLabel.text}\n{_('Verified: every file is whole.')}")
         else:
-            self._tell(process.tail.strip().split("\n")[-1].removeprefix("hccnet: "))
+            self._tell(said.removeprefix("hccnet: ") or _("The bundle could not be verified. Try again."))
 
     def stop(self) -> None:
         """Ends what is under way."""
-        if self._process is not None:
-            self._stop_verification()
+        self._stop_verification()
 
-    def _stop_verification(self) -> ProcessTree:
-        assert self._process is not None
-        process, self._process = self._process, None
+    def _stop_verification(self) -> None:
+        """Ends it: what it would say is about the bundle that was chosen when it began."""
         self._poll.stop()
-        process.kill()
+        if self._process is not None:
+            self._process.kill()
+        self._process = None
         self._ui.verifyBundleButton.setEnabled(True)
-        return process
 
     def _activated(self, index: int) -> None:
-        self._path = ["", *_known()][index]
-        self._show()
+        self._tell("")
+        self.choose(["", *self._listed()][index])
         self._changed()
 
+    def _listed(self) -> list[str]:
+        """The bundles to choose from besides the demonstration's, the chosen one among them whatever the settings say."""
+        return list(dict.fromkeys([*_known(), *self._of_scene, *([self._path] if self._path else [])]))
+
     def _show(self) -> None:
-        known = _known()
-        texts = [_("Demonstration (phantom)"), *(Path(path).name for path in known)]
+        known = self._listed()
+        texts = [_("Demonstration (phantom)"), *_names(known)]
         choose(self._ui.bundleComboBox, texts, ["", *known].index(self._path))
         self._ui.bundleComboBox.setToolTip(self._path or _("The networks that come with the module."))
         try:
@@ -141,6 +149,15 @@ def card_words(card: BundleCard) -> str:
     if card.demonstration:
         lines.insert(0, _("Demonstration: a result has no meaning for a patient."))
     return "\n".join(lines)
+
+
+def _names(paths: list[str]) -> list[str]:
+    """Folders' names, with their parents' where two are called alike."""
+    names = [Path(path).name for path in paths]
+    return [
+        f"{name} ({Path(path).parent.name})" if names.count(name) > 1 else name
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def _known() -> list[str]:

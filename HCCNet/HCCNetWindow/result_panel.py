@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import qt
 import slicer
@@ -16,6 +17,26 @@ from HCCNetWindow import views
 from HCCNetWindow.helpers import choose, timer
 
 _STALE_MS = 500
+_Panel = TypeVar("_Panel", bound="ResultPanel")
+_Rest = ParamSpec("_Rest")
+
+
+def _told(
+    act: Callable[Concatenate[_Panel, _Rest], None],
+) -> Callable[Concatenate[_Panel, _Rest], None]:
+    """A slot whose ResultError, of a result that was removed or damaged, becomes a sentence."""
+
+    @wraps(act)
+    def slot(self: _Panel, *arguments: _Rest.args, **named: _Rest.kwargs) -> None:
+        try:
+            act(self, *arguments, **named)
+        except ResultError as error:
+            self.tell(str(error))
+            self.forget()
+
+    return slot
+
+
 KINDS = ("towards", "against", "more", "less")
 
 
@@ -26,7 +47,8 @@ class ResultPanel:
         ui: the window's widgets by name.
         scene: that holds it.
         stale: reasons why a result is no longer that of what is chosen now.
-        tell: shows a sentence as an error.
+        tell: shows a sentence as an error; an empty one takes an earlier error away.
+        say: shows where things stand.
     """
 
     def __init__(
@@ -35,11 +57,15 @@ class ResultPanel:
         scene: Any,
         stale: Callable[[Result], Sequence[str]],
         tell: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         self.result: Result | None = None
-        self._ui, self._scene, self._stale, self._tell = ui, scene, stale, tell
+        self._ui, self._scene, self._stale, self.tell = ui, scene, stale, tell
+        self._say = say
         self._stale_later = timer(_STALE_MS, self.look_whether_stale, once=True)
+        self._find_later = timer(0, self.find, once=True)
         self._filling = False
+        self._stamps = views.Stamps()
         ui.resultTable.connect("itemSelectionChanged()", self._selected)
         ui.kindComboBox.connect("activated(int)", self._kind_chosen)
         ui.thresholdSlider.connect("valueChanged(double)", self.set_threshold)
@@ -54,6 +80,7 @@ class ResultPanel:
 
     # ------------------------------------------------------------ which result
 
+    @_told
     def find(self) -> None:
         """Takes the scene's result, as it is after a prediction or in a scene that was opened; shows one that is new."""
         found = Result.find(self._scene)
@@ -64,12 +91,7 @@ class ResultPanel:
         self.result = found
         if self.result is None:
             return
-        try:
-            self._fill(self.result)
-        except ResultError as error:
-            self._tell(str(error))
-            self.forget()
-            return
+        self._fill(self.result)
         self.result.observe(self._stale_later.start)
         self._enable(True)
         views.link()
@@ -77,30 +99,47 @@ class ResultPanel:
         self.look_whether_stale()
 
     def forget(self) -> None:
-        """Shows no result; the scene keeps it."""
+        """Shows no result; the scene keeps it, and the views what they show."""
         if self.result is not None:
             self.result.unobserve()
         self.result = None
         self._stale_later.stop()
         self._enable(False)
-        self._ui.resultLabel.setText(_("No result yet."))
+        self._ui.resultLabel.setText(_("No result yet. Research software, not a medical device."))
         self._ui.staleLabel.setVisible(False)
         self._ui.resultTable.setRowCount(0)
-        views.stamp("")
+        self._stamps.clear()
 
     def remove(self) -> None:
         """Removes everything that shows the result from the scene; the exams stay."""
         self.forget()
         remove_all(self._scene)
 
+    def request_find(self) -> None:
+        """Looks soon whether the scene holds another result: a script, or another window, may have made or removed one."""
+        self._find_later.start()
+
+    def stop(self) -> None:
+        """Shows nothing any more; another window may show the same result on."""
+        self._find_later.stop()
+        self._stale_later.stop()
+        if self.result is not None:
+            self.result.unobserve()
+        self._stamps.leave()
+        self.result = None
+
     def request_stale_check(self) -> None:
         """Looks soon whether the result is still that of what is chosen."""
         if self.result is not None:
             self._stale_later.start()
 
+    @_told
     def look_whether_stale(self) -> None:
         """Says why the result is no longer that of what is in the scene and chosen now."""
         if self.result is None:
+            return
+        if not self.result.is_in_scene:  # removed by a script, by another window, or replaced
+            self.find()
             return
         reasons = self._stale(self.result)
         self._ui.staleLabel.setVisible(bool(reasons))
@@ -110,43 +149,45 @@ class ResultPanel:
 
     # ------------------------------------------------------------ what the views show
 
+    @_told
     def show(self, index: int) -> None:
         """Shows an exam with its map, at the map's peak."""
         if self.result is None:
             return
         kind = KINDS[max(self._ui.kindComboBox.currentIndex, 0)]
-        try:
-            missing = self.result.show_exam(index, kind=kind)
-            views.stamp(self.result.view_text(index))
-            peak = self.result.prediction["exams"][index]["peak"]
-        except ResultError as error:
-            self._tell(str(error))
-            return
+        result = self.result
+        missing = result.show_exam(index, kind=kind)
+        exam = result.record.exams[index]
+        self._stamps.show(result.view_text(index), result.volume(index, exam["shown"]))
+        peak = result.prediction["exams"][index]["peak"]
         if peak is not None and kind == KINDS[0]:
             views.jump_to(peak["mm"])
-        if missing:
-            self._tell(" ".join(missing))
+        self.tell(" ".join(missing))
 
+    @_told
     def set_threshold(self, value: float) -> None:
         """Draws nothing below this share."""
         if self.result is not None and value != self.result.threshold:
             self.result.set_threshold(value)
 
+    @_told
     def set_opacity(self, value: float) -> None:
         """Draws the maps with this opacity."""
         if self.result is not None and value != self.result.opacity:
             self.result.set_opacity(value)
 
+    @_told
     def show_field(self, visible: bool) -> None:
         """Outlines what was read of the shown exam."""
         if self.result is not None and visible != self.result.field_is_shown:
             self.result.show_field(visible)
 
+    @_told
     def show_timeline(self) -> None:
         """Shows the risk over time beside the slice views."""
         chart = None if self.result is None else self.result.node("chart.risk")
         if chart is None:
-            self._tell(_("The timeline was deleted from the scene. Predict again to have it back."))
+            self.tell(_("The timeline was deleted from the scene. Predict again to have it back."))
         else:
             views.show_chart(chart)
 
@@ -170,33 +211,37 @@ class ResultPanel:
         self._export(_("Save the table"), "exams.csv", "CSV (*.csv)", write_table)
 
     def export_maps(self) -> None:
-        """Saves every map as NIfTI, in the scene's space."""
+        """Saves every map as NIfTI, in the scene's space, into a folder of its own."""
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("Folder for the maps"))
         if folder:
             self._write(write_maps, Path(folder))
 
-    def _export(self, title: str, name: str, pattern: str, write: Callable[[Result, Path], Any]) -> None:
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, pattern)
-        if path:
-            self._write(write, Path(path))
+    def _export(self, title: str, name: str, pattern: str, write: Callable[[Result, Path], Sequence[Path]]) -> None:
+        chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, pattern)
+        if chosen:
+            path = Path(chosen)
+            self._write(write, path if path.suffix else path.with_suffix(Path(name).suffix))
 
-    def _write(self, write: Callable[[Result, Path], Any], path: Path) -> None:
+    def _write(self, write: Callable[[Result, Path], Sequence[Path]], path: Path) -> None:
         if self.result is None:
             return
+        self.tell("")
         try:
-            write(self.result, path)
+            count = len(write(self.result, path))
         except OSError as error:
             # The path may name the patient, and errors go into logs.
-            self._tell(_("Nothing could be saved there: {reason}.").format(reason=error.strerror))
+            self.tell(_("Nothing could be saved there: {reason}.").format(reason=error.strerror))
         except ResultError as error:
-            self._tell(str(error))
+            self.tell(str(error))
+        else:
+            self._say(_("Saved: {count} file(s).").format(count=count) if count else _("The result has no maps."))
 
     # ------------------------------------------------------------ filling
 
     def _enable(self, enabled: bool) -> None:
         for widget in (
             *(self._ui.resultTable, self._ui.kindComboBox, self._ui.thresholdSlider, self._ui.opacitySlider),
-            *(self._ui.fieldCheckBox, self._ui.plotButton, self._ui.removeResultButton),
+            *(self._ui.fieldCheckBox, self._ui.plotButton),
             *(self._ui.exportReportButton, self._ui.exportTableButton, self._ui.exportMapsButton),
         ):
             widget.setEnabled(enabled)

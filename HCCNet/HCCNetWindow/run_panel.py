@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from HCCNetLib.records import Refusal
 from HCCNetSlicer.dependencies import DependencyError
 from HCCNetSlicer.prediction import Predictions, Shown
 from HCCNetSlicer.worker_client import Failure, Notice, Progress, WorkerError
-from HCCNetWindow.helpers import timer, wait_cursor
+from HCCNetWindow.helpers import timer
 
 _POLL_MS = 50
 
@@ -24,6 +25,7 @@ class RunPanel:
         ui: the window's widgets by name.
         predictions: gives the predictions, with their worker.
         begin: begins a prediction of what is chosen.
+        running: told whether one is under way.
         done: called when a result is in the scene.
     """
 
@@ -32,14 +34,15 @@ class RunPanel:
         ui: Any,
         predictions: Callable[[], Predictions],
         begin: Callable[[], None],
+        running: Callable[[bool], None],
         done: Callable[[], None],
     ) -> None:
-        self._ui, self._predictions, self._begin, self._done = ui, predictions, begin, done
+        self._ui, self._predictions, self._begin, self._running, self._done = ui, predictions, begin, running, done
         self._obstacles: Sequence[str] = ()
         self._poll = timer(_POLL_MS, self.look)
         ui.predictButton.connect("clicked()", self.predict)
         ui.cancelButton.connect("clicked()", self.cancel)
-        ui.errorDetailsButton.connect("toggled(bool)", ui.errorDetailsText.setVisible)
+        ui.errorDetailsButton.connect("toggled(bool)", self._unfold)
         ui.progressBar.setRange(0, 100)
         self.clear_error()
         self._show_running(False)
@@ -53,11 +56,16 @@ class RunPanel:
     def predict(self) -> None:
         """Begins a prediction; what is missing may be installed first, after asking."""
         self.clear_error()
+        if self._predictions().is_running:  # a script began one on the same worker
+            self.tell(_("A prediction is under way. Wait for its end, or cancel it."))
+            return
         try:
-            with wait_cursor():
-                self._begin()
+            self._begin()
         except (Refusal, DependencyError, WorkerError) as error:
             self.tell(str(error), getattr(error, "details", ""))
+            return
+        except Exception as error:  # noqa: BLE001 - a bug must not be silent, nor say a patient's name
+            self._tell_bug(error)
             return
         self._show_running(True)
         self.say(_("Handing the exams to the worker…"))
@@ -70,6 +78,14 @@ class RunPanel:
 
     def look(self) -> None:
         """Shows what has happened since the last time."""
+        try:
+            self._look()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._predictions().cancel()
+            self._finish("")
+            self._tell_bug(error)
+
+    def _look(self) -> None:
         for event in self._predictions().poll():
             if isinstance(event, Progress):
                 self._ui.progressBar.setValue(round(100 * event.fraction))
@@ -83,7 +99,7 @@ class RunPanel:
                 self._finish(_("Done."))
                 self._done()
         if self.is_shown_running and not self._predictions().is_running:
-            self._finish("")  # the scene was closed
+            self._finish(_("Cancelled: the scene was closed."))
 
     def stop(self) -> None:
         """Looks at nothing any more."""
@@ -95,7 +111,10 @@ class RunPanel:
         self._ui.statusLabel.setVisible(bool(text))
 
     def tell(self, message: str, details: str = "") -> None:
-        """Shows an error as a sentence, with details to unfold."""
+        """Shows an error as a sentence, with details to unfold; an empty one takes an earlier error away."""
+        if not message:
+            self.clear_error()
+            return
         self._ui.errorLabel.setText(message)
         self._ui.errorLabel.setVisible(True)
         self._ui.errorDetailsButton.setChecked(False)
@@ -108,6 +127,17 @@ class RunPanel:
         for widget in (self._ui.errorLabel, self._ui.errorDetailsButton, self._ui.errorDetailsText):
             widget.setVisible(False)
 
+    def _unfold(self, unfolded: bool) -> None:
+        self._ui.errorDetailsText.setVisible(unfolded)
+        self._ui.errorDetailsButton.setArrowType(qt.Qt.DownArrow if unfolded else qt.Qt.RightArrow)
+
+    def _tell_bug(self, error: Exception) -> None:
+        name = type(error).__name__
+        message = _("The module met an error that it does not expect ({name}). The details tell where.").format(
+            name=name
+        )
+        self.tell(message, "".join(traceback.format_tb(error.__traceback__)) + name)
+
     def _finish(self, text: str) -> None:
         self._poll.stop()
         self._show_running(False)
@@ -118,6 +148,7 @@ class RunPanel:
         self._ui.progressBar.setVisible(running)
         self._ui.progressBar.setValue(0)
         self._ui.cancelButton.setEnabled(running)
+        self._running(running)
         self._show_button()
 
     def _show_button(self) -> None:
@@ -131,7 +162,7 @@ class RunPanel:
 
 def progress_words(event: Progress) -> str:
     """Where a prediction stands, e.g. ``explaining, network 3``."""
-    parts = [event.stage[:1].upper() + event.stage[1:]]
+    parts = [stage_words().get(event.stage, event.stage)]
     if event.exam is not None:
         parts.append(_("exam {number}").format(number=event.exam))
     if event.member is not None:
@@ -139,6 +170,12 @@ def progress_words(event: Progress) -> str:
     return ", ".join(parts)
 
 
-def open_in_browser(path: str) -> None:
-    """Opens a file as the system does."""
-    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path))
+def stage_words() -> dict[str, str]:
+    """What the worker's stages are called."""
+    return {
+        "opening bundle": _("Opening the bundle"),
+        "reading exams": _("Reading exams"),
+        "predicting": _("Predicting"),
+        "explaining": _("Explaining"),
+        "writing": _("Writing the result"),
+    }

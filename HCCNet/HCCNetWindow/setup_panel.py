@@ -65,6 +65,10 @@ class SetupPanel:
         """Of ``METHODS``."""
         return CHOICES[self._ui.methodComboBox.currentIndex][1]
 
+    def set_running(self, running: bool) -> None:
+        """While a prediction is under way its worker is ended by Cancel alone."""
+        self._ui.endWorkerButton.setEnabled(not running)
+
     def choose(self, device: str, explain: str, method: str) -> None:
         """Shows what is chosen; what nobody knows is shown as the default."""
         choose(self._ui.deviceComboBox, device_words(), DEVICES.index(device) if device in DEVICES else 0)

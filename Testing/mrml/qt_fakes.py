@@ -48,6 +48,10 @@ class Object:
     def hasFocus(self) -> bool:  # noqa: N802
         return False
 
+    def blockSignals(self, block: bool) -> bool:  # noqa: N802
+        was, self.__dict__["blocked"] = self.__dict__.get("blocked", False), block
+        return was
+
 
 class Signalling(Object):
     """Whose value, set by code, tells those who wait for it, as Qt does."""
@@ -96,7 +100,7 @@ class ComboBox(Object):
 
 
 class NodeSelector(Object):
-    """A qMRMLNodeComboBox, or the one of the subject hierarchy."""
+    """A qMRMLNodeComboBox, or the one of the subject hierarchy; what the user picks is told as activated."""
 
     node: Any = None
     item: int = 0
@@ -104,11 +108,19 @@ class NodeSelector(Object):
     def currentItem(self) -> int:  # noqa: N802
         return self.item
 
+    def setLevelFilter(self, levels: Any) -> None:  # noqa: N802
+        assert isinstance(levels, list), "PythonQt takes a text apart into its letters"
+
     def setCurrentNode(self, node: Any) -> None:  # noqa: N802
         changed, self.node = node is not self.node, node
         if changed:
             for slot in self._slots.get("currentNodeChanged(vtkMRMLNode*)", []):
                 slot(node)
+
+    def pick(self, node: Any) -> None:
+        """The user chooses a node."""
+        self.setCurrentNode(node)
+        self.emit("nodeActivated(vtkMRMLNode*)", node)
 
 
 class TableItem(Object):
@@ -183,12 +195,32 @@ class Date:
 
 
 class DateEdit(Object):
-    """A QDateEdit."""
+    """A QDateEdit without keyboard tracking: what is typed counts when the field is left, or is interpreted by code."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+        self._typed: Date | None = None
+
+    def setDate(self, date: Date) -> None:  # noqa: N802
+        changed = getattr(self.__dict__.get("date"), "_text", None) != date._text
+        self.__dict__["date"] = date
+        if changed and not self.__dict__.get("blocked"):
+            for slot in self._slots.get("dateChanged(QDate)", []):
+                slot(date)
+
+    def pick(self, date: str) -> None:
+        """The user picks a day in the calendar, which does not end the editing."""
+        assert self.keyboardTracking is False
+        self.setDate(Date(*map(int, date.split("-"))))
 
     def type(self, date: str) -> None:
-        """The user types a date and leaves the field."""
-        self.date = Date(*map(int, date.split("-")))
-        self.emit("editingFinished()")
+        """The user types a date and is still in the field."""
+        self._typed = Date(*map(int, date.split("-")))
+
+    def interpretText(self) -> None:  # noqa: N802
+        if self._typed is not None:
+            typed, self._typed = self._typed, None
+            self.setDate(typed)
 
 
 class Timer(Object):
@@ -265,6 +297,6 @@ def module() -> types.ModuleType:
     qt.QObject, qt.QTimer, qt.QComboBox, qt.QCheckBox = Object, Timer, ComboBox, Signalling
     qt.QDateEdit, qt.QDate, qt.QTableWidgetItem = DateEdit, Date, TableItem
     qt.QSettings, qt.QFileDialog = Settings, FileDialog
-    qt.Qt = types.SimpleNamespace(WaitCursor="wait")
+    qt.Qt = types.SimpleNamespace(WaitCursor="wait", IgnoreAction=0, DownArrow="down", RightArrow="right")
     qt.QEvent = types.SimpleNamespace(DragEnter=60, DragMove=61, Drop=63, Wheel=31)
     return qt

@@ -34,6 +34,7 @@ DWI = ("DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800")
 AFFINE = np.array([[-4.0, 0, 0, 80], [0, -4.0, 0, 70], [0, 0, 8.0, -40], [0, 0, 0, 1]])
 DATES = ("2021-03-04", "2021-09-07")
 USE, DATE, STATE, FIRST = 0, 1, 2, 3
+NO_RESULT = "No result yet. Research software, not a medical device."
 
 
 class FakePredictions:
@@ -97,12 +98,21 @@ def application(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name, fake in {**modules(), "qt": qt_fakes.module()}.items():
         monkeypatch.setitem(sys.modules, name, fake)
     monkeypatch.setattr(slicer.util, "mainWindow", lambda: None)
+    monkeypatch.setattr(slicer, "qMRMLUtils", Utilities, raising=False)
     monkeypatch.setattr(slicer.util, "loadUI", lambda path: types.SimpleNamespace(setMRMLScene=lambda scene: None))
     monkeypatch.setattr(slicer.util, "childWidgetVariables", lambda window: widgets())
     qt_fakes.Settings.kept.clear()
     qt_fakes.Timer.made.clear()
     FileDialog.answer = ""
     return application
+
+
+class Utilities:
+    """slicer.qMRMLUtils: its functions want an object."""
+
+    def mimeDataToSubjectHierarchyItemIDs(self, data: Any, ids: Any) -> None:  # noqa: N802
+        for item in data.items:
+            ids.InsertNextId(item)
 
 
 def widgets() -> Any:
@@ -183,7 +193,7 @@ def test_an_empty_window_says_what_is_missing(window: Any) -> None:
     )
     assert not window.ui.errorLabel.visible
     assert not window.ui.progressBar.visible
-    assert window.ui.resultLabel.text == "No result yet."
+    assert window.ui.resultLabel.text == NO_RESULT
     assert not window.ui.exportReportButton.enabled
 
 
@@ -210,7 +220,7 @@ def test_what_the_user_corrects_reaches_the_prediction(window: Any, patient: int
     cell(window, 0, FIRST).pick("DWI_b0 2021-03-04")
     tick()
     assert cell(window, 0, FIRST).toolTip == "Chosen by you."
-    cell(window, 1, DATE).type("2020-01-02")
+    cell(window, 1, DATE).pick("2020-01-02")
     tick()
     assert [row.date.isoformat() for row in window.exams.table.rows] == ["2020-01-02", "2021-03-04"]
     cell(window, 1, USE).emit("clicked(bool)", False)
@@ -262,7 +272,7 @@ def test_a_date_that_nobody_knows_is_shown_as_none(window: Any, scene: Any) -> N
     fill(window)
     edit = cell(window, 0, DATE)
     assert (edit.date.toString("yyyy-MM-dd"), edit.specialValueText) == ("1900-01-01", "no date")
-    edit.type("2021-03-04")
+    edit.pick("2021-03-04")
     tick()
     assert window.exams.table.rows[0].date is not None
 
@@ -276,18 +286,71 @@ def test_a_folder_can_be_chosen_or_dropped(window: Any, application: Application
     window.exams.table.clear()
     window.exams.request_update()
     tick()
-    event = drop([FileDialog.answer])
+    event = drop(urls=[FileDialog.answer])
     assert window.ui.examTable.viewport().watcher.eventFilter(None, event)
+    assert window.ui.examTable.rowCount == 0  # later: the file manager waits as long as the drop is dealt with
+    tick()
     tick()
     assert window.ui.examTable.rowCount == 4
     window.exams.take_folders(["a", "b"])
     assert window.ui.errorLabel.text == "Drop one folder: that of one patient, with a dated folder per exam."
+    assert not window.ui.examTable.viewport().watcher.eventFilter(None, drop(urls=["/no/such/folder"]))
 
 
-def drop(paths: list[str]) -> Any:
-    urls = [types.SimpleNamespace(toLocalFile=lambda path=path: path) for path in paths]
-    data = types.SimpleNamespace(hasUrls=lambda: True, urls=lambda: urls)
-    return types.SimpleNamespace(type=lambda: 63, mimeData=lambda: data, acceptProposedAction=lambda: None)
+def drop(urls: list[str] = [], items: list[int] = []) -> Any:  # noqa: B006
+    """A drop as Qt gives it; items of the subject hierarchy come with addresses too."""
+    addresses = [types.SimpleNamespace(toLocalFile=lambda path=path: path) for path in urls]
+    addresses += [types.SimpleNamespace(toLocalFile=lambda: "") for _ in items]
+    data = types.SimpleNamespace(hasUrls=lambda: bool(addresses), urls=lambda: addresses, items=items)
+    event = types.SimpleNamespace(type=lambda: 63, mimeData=lambda: data, accepted=False, action=2)
+    event.acceptProposedAction = lambda: setattr(event, "accepted", True)
+    event.setDropAction = lambda action: setattr(event, "action", action)
+    return event
+
+
+def test_a_patient_can_be_dragged_from_the_data_tree_and_stays_there(window: Any, patient: int) -> None:
+    event = drop(items=[patient])
+    assert window.ui.examTable.viewport().watcher.eventFilter(None, event)
+    tick()
+    tick()
+    assert window.ui.examTable.rowCount == 2
+    assert event.accepted
+    assert event.action == 0  # a move would take the patient out of the tree
+
+
+def test_a_volume_that_went_is_never_taken_for_the_one_that_moved_up(window: Any, patient: int, scene: Any) -> None:
+    """In batch processing the window is not told: it still offers what it was filled with."""
+    fill(window)
+    combo = cell(window, 0, FIRST)
+    wanted = "DWI_b400 2021-03-04"
+    scene.StartState(scene.BatchProcessState)
+    scene.RemoveNode(scene.GetFirstNodeByName("DWI_b0 2021-03-04"))
+    combo.pick(wanted)
+    assert window.exams.table.rows[0].cells["DWI_b0"].node.GetName() == wanted
+    combo.pick("DWI_b0 2021-03-04")
+    assert window.ui.errorLabel.text == "That volume is no longer in the scene. Choose another."
+    scene.EndState(scene.BatchProcessState)
+    tick()
+    assert "DWI_b0 2021-03-04" not in cell(window, 0, FIRST).texts
+
+
+def test_a_date_that_is_still_being_typed_counts_when_predict_is_pressed(window: Any, patient: int) -> None:
+    fill(window)
+    cell(window, 1, DATE).type("2022-02-02")
+    window.ui.predictButton.click()
+    assert [exam.exam_id for exam in window.logic.predictions.begun[-1][0]] == ["2021-03-04", "2022-02-02"]
+
+
+def test_widgets_of_a_row_that_has_gone_do_nothing(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    box, edit, combo = (cell(window, 0, column) for column in (USE, DATE, FIRST))
+    scene.Clear(False)
+    tick()
+    box.emit("clicked(bool)", False)
+    edit.pick("2001-01-01")
+    combo.emit("activated(int)", 1)
+    window.ui.liverSelector.emit("nodeActivated(vtkMRMLNode*)", None)
+    assert window.exams.table.rows == ()
 
 
 def test_a_folder_that_can_not_be_read_is_told_in_its_words(window: Any, tmp_path: Path, application: Any) -> None:
@@ -302,12 +365,44 @@ def test_the_liver_of_the_selected_exam_is_chosen_and_shown(window: Any, patient
     fill(window)
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "liver")
     window.ui.examTable.selectRow(1)
-    window.ui.liverSelector.setCurrentNode(roi)
+    window.ui.liverSelector.pick(roi)
     tick()
     assert [row.liver for row in window.exams.table.rows] == [None, roi]
     window.ui.examTable.selectRow(0)
     assert window.ui.liverSelector.node is None
     assert window.exams.table.rows[1].liver is roi
+
+
+def test_a_deleted_liver_is_replaced_by_no_other(window: Any, patient: int, scene: Any) -> None:
+    """Slicer's selector picks another node by itself, and says so."""
+    fill(window)
+    liver, other = (scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name) for name in ("liver", "other"))
+    window.ui.examTable.selectRow(1)
+    window.ui.liverSelector.pick(liver)
+    scene.RemoveNode(liver)
+    window.ui.liverSelector.setCurrentNode(other)
+    tick()
+    assert window.exams.table.rows[1].liver is None
+    assert "what was chosen as its liver is no longer in the scene" in window.ui.problemsLabel.text
+    assert window.ui.liverSelector.node is None
+
+
+def test_a_folder_without_permission_is_told_without_its_path(
+    window: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "Doe^Jane"))
+
+    monkeypatch.setattr(window.exams, "_load", refuse)
+    window.exams.take_folders([str(tmp_path)])
+    assert window.ui.errorLabel.text == "That can't be read: Permission denied."
+
+
+def test_an_error_goes_with_the_next_thing_that_works(window: Any, patient: int) -> None:
+    window.ui.removeExamButton.click()
+    assert window.ui.errorLabel.text == "Select an exam in the table first."
+    fill(window)
+    assert not window.ui.errorLabel.visible
 
 
 def test_exams_can_be_added_and_removed_by_hand(window: Any, patient: int) -> None:
@@ -397,7 +492,91 @@ def test_a_worker_that_dies_while_nobody_waits_pops_up_nothing(window: Any, pati
     assert window.ui.progressBar.visible
 
 
+def test_a_bug_is_told_without_what_it_says(window: Any, patient: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(window)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("Doe^Jane")
+
+    monkeypatch.setattr(window.logic.predictions, "poll", fail)
+    window.ui.predictButton.click()
+    tick()
+    assert window.ui.errorLabel.text == (
+        "The module met an error that it does not expect (RuntimeError). The details tell where."
+    )
+    assert "Doe" not in window.ui.errorDetailsText.plainText.replace('"Doe^Jane"', "")  # the test's own line
+    assert not window.ui.progressBar.visible
+    monkeypatch.setattr(window.logic.predictions, "begin", fail)
+    window.ui.predictButton.click()
+    assert window.ui.errorLabel.visible
+
+
+def test_the_worker_is_not_ended_beneath_a_prediction(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    window.ui.predictButton.click()
+    assert not window.ui.endWorkerButton.enabled
+    window.logic.predictions.is_running = False  # as when the scene is closed
+    tick()
+    assert window.ui.statusLabel.text == "Cancelled: the scene was closed."
+    assert window.ui.endWorkerButton.enabled
+
+
 # ---------------------------------------------------------------- the result
+
+
+def test_a_view_that_shows_something_else_carries_no_date(
+    window: Any, patient: int, application: Application, scene: Any
+) -> None:
+    fill(window)
+    predict(window)
+    other = scene.GetFirstNodeByName("DWI_b0 2021-03-04")
+    application.composites["Red"].SetBackgroundVolumeID(other.GetID())
+    assert {name: view.text for name, view in application.views.items()} == {
+        "Red": "",
+        "Green": "2021-09-07, 2 of 2",
+        "Yellow": "2021-09-07, 2 of 2",
+    }
+    window.ui.resultTable.selectRow(0)
+    assert application.views["Red"].text == "2021-03-04, 1 of 2"
+
+
+def test_a_result_that_a_script_made_or_removed_is_followed(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    predict(window)
+    window.logic.remove_result()
+    tick()
+    assert window.ui.resultLabel.text == NO_RESULT
+    window.ui.thresholdSlider.setValue(0.33)
+    window.ui.kindComboBox.emit("activated(int)", 1)
+    window.logic.predictions.begin(window.exams.table.exams(), Settings())
+    window.logic.predictions.finish()
+    window.logic.predictions.events.clear()
+    tick()
+    assert window.ui.resultLabel.text.startswith("Estimated risk")
+
+
+def test_what_remains_of_a_damaged_result_can_be_removed(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    before = scene.GetNumberOfNodes()
+    predict(window)
+    scene.RemoveNode(Result.find(scene).record.node)
+    tick()
+    assert window.ui.resultLabel.text == NO_RESULT
+    window.ui.removeResultButton.click()
+    assert scene.GetNumberOfNodes() == before
+
+
+def test_a_result_is_out_of_date_also_while_the_table_can_not_be_used(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    predict(window)
+    cell(window, 0, FIRST).pick("–")
+    window.ui.methodComboBox.pick("Attention over exams only")
+    tick()
+    tick()
+    assert window.ui.staleLabel.text == (
+        "This result is out of date: Chosen differently now: the explanation. The exams that are chosen now can't be used. "
+        "Predict again."
+    )
 
 
 def test_choosing_an_exam_shows_it_with_its_map_its_date_and_its_peak(
@@ -475,7 +654,7 @@ def test_removing_the_result_leaves_the_exams_and_clears_the_views(
     window.ui.removeResultButton.click()
     assert scene.GetNumberOfNodes() == before
     assert {view.text for view in application.views.values()} == {""}
-    assert window.ui.resultLabel.text == "No result yet."
+    assert window.ui.resultLabel.text == NO_RESULT
     assert window.ui.resultTable.rowCount == 0
     assert window.ui.examTable.rowCount == 2
 
@@ -507,22 +686,30 @@ def test_report_table_and_maps_are_saved(window: Any, patient: int, tmp_path: Pa
     window.ui.exportMapsButton.click()
     assert "<title>Report</title>" in (out / "r.html").read_text(encoding="utf-8")
     assert (out / "t.csv").read_text().count("\n") == 3
-    names = sorted(path.name for path in out.glob("*.nii.gz"))
+    assert window.ui.statusLabel.text == "Saved: 6 file(s)."
+    maps = out / "HCCNet maps 2021-09-07"
+    names = sorted(path.name for path in maps.glob("*.nii.gz"))
     assert names == [
         *("2021-03-04-against.nii.gz", "2021-03-04-towards.nii.gz"),
         *(f"2021-09-07-{kind}.nii.gz" for kind in ("against", "less", "more", "towards")),
     ]
     import nibabel as nib
 
-    image = nib.load(out / "2021-09-07-towards.nii.gz")
+    image = nib.load(maps / "2021-09-07-towards.nii.gz")
     np.testing.assert_allclose(image.affine, AFFINE, atol=1e-5)
     np.testing.assert_array_equal(
         np.asarray(image.dataobj), slicer.util.arrayFromVolume(window.result.result.map_node(1)).transpose(2, 1, 0)
     )
+    FileDialog.answer = str(out)
+    window.ui.exportMapsButton.click()
+    assert (out / "HCCNet maps 2021-09-07 (2)").is_dir()
+    FileDialog.answer = str(out / "without-suffix")
+    window.ui.exportTableButton.click()
+    assert (out / "without-suffix.csv").is_file()
     FileDialog.answer = str(tmp_path / "nowhere" / "r.html")
     window.ui.exportReportButton.click()
     assert window.ui.errorLabel.text == "Nothing could be saved there: No such file or directory."
-    assert not list(out.glob(".hccnet-*"))
+    assert not list(out.rglob(".hccnet-*"))
 
 
 # ---------------------------------------------------------------- bundles, settings, setup
@@ -581,6 +768,18 @@ def test_verifying_a_bundle_tells_whether_it_is_whole(window: Any) -> None:
     assert window.ui.cardLabel.text.endswith("Verified: every file is whole.")
 
 
+def test_a_verification_says_nothing_about_another_bundle(window: Any, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(DEMONSTRATION, tmp_path / "copy")
+    window.ui.verifyBundleButton.click()
+    FileDialog.answer = str(tmp_path / "copy")
+    window.ui.addBundleButton.click()
+    assert window.ui.verifyBundleButton.enabled
+    tick()
+    assert "Verified" not in window.ui.cardLabel.text
+
+
 def test_methods_and_devices_are_the_library_s(window: Any) -> None:
     parameters = sys.modules["HCCNetWindow.parameters"]
     assert set(parameters.METHODS) == set(METHODS)
@@ -635,7 +834,7 @@ def test_closing_the_scene_empties_the_window(window: Any, patient: int, scene: 
     scene.Clear(False)
     tick()
     assert window.ui.examTable.rowCount == 0
-    assert window.ui.resultLabel.text == "No result yet."
+    assert window.ui.resultLabel.text == NO_RESULT
     assert {view.text for view in application.views.values()} == {""}
     assert not window.ui.predictButton.enabled
 
@@ -644,7 +843,7 @@ def test_a_saved_scene_brings_table_settings_and_result_back(
     window: Any, patient: int, scene: Any, tmp_path: Path
 ) -> None:
     fill(window)
-    cell(window, 0, DATE).type("2021-03-05")
+    cell(window, 0, DATE).pick("2021-03-05")
     tick()
     window.ui.deviceComboBox.pick("Processor")
     predict(window)
@@ -662,7 +861,7 @@ def test_a_saved_scene_brings_table_settings_and_result_back(
 
 
 def test_two_windows_show_the_same_and_one_that_closes_ends_only_its_own_worker(
-    make_window: Callable[[], Any], patient: int
+    make_window: Callable[[], Any], patient: int, application: Application
 ) -> None:
     first, second = make_window(), make_window()
     fill(first)
@@ -671,8 +870,11 @@ def test_two_windows_show_the_same_and_one_that_closes_ends_only_its_own_worker(
     tick()
     assert second.ui.resultLabel.text == first.ui.resultLabel.text
     assert second.ui.examTable.rowCount == 2
+    first.ui.deviceComboBox.pick("Processor")
+    assert second.ui.deviceComboBox.texts[second.ui.deviceComboBox.currentIndex] == "Processor"
     worker = first.logic.predictions
     first.cleanup()
+    assert {view.text for view in application.views.values()} == {"2021-09-07, 2 of 2"}
     assert worker.closed == 1
     assert second.logic.predictions.closed == 0
     tick()  # the closed window's timers tick no more
@@ -700,6 +902,22 @@ def test_reload_drops_the_helpers_so_that_their_changes_count(window: Any, monke
         assert not [name for name in sys.modules if name.startswith(("HCCNetSlicer", "HCCNetWindow"))]
     finally:
         sys.modules.update(kept)
+
+
+def test_a_window_that_could_not_be_built_closes_quietly(
+    make_window: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_window()
+    widget = sys.modules["HCCNet"].HCCNetWidget()
+
+    def fail(path: str) -> None:
+        raise RuntimeError("no file")
+
+    monkeypatch.setattr(slicer.util, "loadUI", fail)
+    with pytest.raises(RuntimeError, match="no file"):
+        widget.setup()
+    widget.enter()
+    widget.cleanup()
 
 
 def test_the_wheel_scrolls_and_changes_no_choice(window: Any, patient: int) -> None:
