@@ -273,10 +273,10 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Against what is chosen now; while the table can't be used, against the scene alone."""
         try:
             exams = self.exams.table.exams()
-            return result.stale_reasons(self._settings().plain(exams), as_shown(exams))
+            return result.stale_reasons(self._settings().plain(exams), as_shown(exams), quick=True)
         except Refusal:
             settings = {**self._settings().plain(()), "livers": result.settings.get("livers", {})}
-            reasons = result.stale_reasons(settings)
+            reasons = result.stale_reasons(settings, quick=True)
             return [*reasons, _("The exams that are chosen now can't be used.")] if self.exams.table.rows else reasons
 
     def _worker_versions(self) -> dict[str, str]:

@@ -291,17 +291,21 @@ class Result:
         return " ".join(parts)
 
     def stale_reasons(
-        self, settings: Mapping[str, Any] | None = None, exams: Sequence[ShownExam] | None = None
+        self,
+        settings: Mapping[str, Any] | None = None,
+        exams: Sequence[ShownExam] | None = None,
+        quick: bool = False,
     ) -> Sequence[str]:
         """Sentences about what is no longer as it was when the prediction was made; none if all is.
 
         Args:
             settings: what a prediction would be asked for now; None: not compared.
             exams: what a prediction would be made from now; None: not compared.
+            quick: for a window, which asks often: voxels that were written in place without a word are not found.
         """
         if not self.is_in_scene:
             return [_GONE]
-        reasons = [*staleness.volume_changes(self._live), *staleness.bundle_changes(self.bundle)]
+        reasons = [*staleness.volume_changes(self._live, quick), *staleness.bundle_changes(self.bundle)]
         if exams is not None:
             reasons += staleness.exam_changes(self._live, exams)
         if settings is not None:

@@ -29,8 +29,8 @@ def kept_path(bundle: Any) -> str:
     return "" if not bundle or Path(bundle) == DEMONSTRATION else str(bundle)
 
 
-def volume_changes(record: Record) -> Iterator[str]:
-    """What has changed in the volumes that the prediction was made from."""
+def volume_changes(record: Record, quick: bool = False) -> Iterator[str]:
+    """What has changed in the volumes that the prediction was made from; ``quick`` as in ``has_other_voxels``."""
     for index, exam in enumerate(record.exams):
         for channel in exam["channels"]:
             volume, taken = record.volume(index, channel), exam["fingerprints"][channel]
@@ -38,7 +38,7 @@ def volume_changes(record: Record) -> Iterator[str]:
             if volume is None:
                 yield f"{what} was removed from the scene."
                 continue
-            if fingerprints.has_other_voxels(volume, taken):
+            if fingerprints.has_other_voxels(volume, taken, quick):
                 yield f"The voxels of {what} have changed."
             if fingerprints.has_moved(volume, taken):
                 yield f"{what} has been moved: its geometry or its transform changed."

@@ -1288,3 +1288,15 @@ def test_maps_are_as_in_their_files(shown: Shown) -> None:
     assert np.array_equal(slicer.util.arrayFromVolume(node).transpose(2, 1, 0), np.asarray(image.dataobj))
     assert slicer.util.arrayFromVolume(node).dtype == np.float32
     assert np.allclose(slicer.util.arrayFromVTKMatrix(to_ras(node)), image.affine)
+
+
+def test_a_quick_look_finds_what_was_told_and_a_thorough_one_the_rest(shown: Shown) -> None:
+    volume = shown.result.record.volumes()[0]
+    assert shown.result.stale_reasons(quick=True) == shown.result.stale_reasons()
+    before = list(shown.result.stale_reasons())
+    slicer.util.arrayFromVolume(volume)[:] += 1  # in place, without a word
+    assert shown.result.stale_reasons(quick=True) == before
+    assert len(shown.result.stale_reasons()) == len(before) + 1
+    slicer.util.arrayFromVolume(volume)[:] += 1
+    slicer.util.arrayFromVolumeModified(volume)
+    assert len(shown.result.stale_reasons(quick=True)) == len(before) + 1
