@@ -205,8 +205,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _scene_is_another(self, caller: Any, event: str) -> None:
         self._take_parameters()
-        if self.result.result is not None:
-            self.result.result.restore()
+        self.result.restore()
 
     def _nodes_changed(self, caller: Any, event: str) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():

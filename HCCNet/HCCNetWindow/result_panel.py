@@ -115,6 +115,12 @@ class ResultPanel:
         self.forget()
         remove_all(self._scene)
 
+    @_told
+    def restore(self) -> None:
+        """Mends what charts lose when a scene is opened."""
+        if self.result is not None:
+            self.result.restore()
+
     def request_find(self) -> None:
         """Looks soon whether the scene holds another result: a script, or another window, may have made or removed one."""
         self._find_later.start()

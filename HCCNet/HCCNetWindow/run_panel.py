@@ -56,10 +56,10 @@ class RunPanel:
     def predict(self) -> None:
         """Begins a prediction; what is missing may be installed first, after asking."""
         self.clear_error()
-        if self._predictions().is_running:  # a script began one on the same worker
-            self.tell(_("A prediction is under way. Wait for its end, or cancel it."))
-            return
         try:
+            if self._predictions().is_running:  # a script began one on the same worker
+                self.tell(_("A prediction is under way. Wait for its end, or cancel it."))
+                return
             self._begin()
         except (Refusal, DependencyError, WorkerError) as error:
             self.tell(str(error), getattr(error, "details", ""))

@@ -183,6 +183,28 @@ def state(window: Any, row: int) -> str:
     return window.ui.examTable.item(row, STATE).shown
 
 
+def test_slicer_is_told_what_the_module_is(make_window: Callable[[], Any], application: Application) -> None:
+    make_window()
+    parent = types.SimpleNamespace()
+    sys.modules["HCCNet"].HCCNet(parent)
+    assert parent.title == "HCCNet"
+    assert "not a medical device" in parent.helpText
+    assert "2501.10733" in parent.acknowledgementText
+
+
+def test_a_computer_without_pythonslicer_is_told_in_words(
+    window: Any, patient: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(window)
+    window.logic._predictions = None
+    monkeypatch.setattr("HCCNetSlicer.worker_client.shutil.which", lambda name: None)
+    monkeypatch.setattr(sys, "executable", "/opt/Slicer/bin/SlicerApp-real")
+    window.ui.predictButton.click()
+    assert window.ui.errorLabel.text == (
+        "PythonSlicer, which runs the prediction, was not found beside Slicer. Install Slicer again."
+    )
+
+
 # ---------------------------------------------------------------- the table of exams
 
 

@@ -251,3 +251,77 @@ class WindowTest(InSlicer):
         self.assertIsNot(second, self.widget)
         self.part("fillButton", second).setProperty("whose", "second")
         self.assertIsNone(self.part("fillButton").property("whose"))
+
+    def wait_for(self, condition: Any, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while not condition() and time.monotonic() < end:
+            let_slicer_work(0.05)
+        self.assertTrue(condition(), self.part("errorLabel").text)
+
+    def fill(self) -> None:
+        """The sample patient in the scene and in the table, by the buttons."""
+        self.load()
+        self.part("fillButton").click()
+        self.wait_for(lambda: self.part("examTable").rowCount == len(DATES))
+
+    def test_the_first_prediction_goes_as_the_documentation_walks_through_it(self) -> None:
+        self.fill()
+        table = self.part("examTable")
+        self.assertEqual([table.cellWidget(n, 1).date.toString("yyyy-MM-dd") for n in range(4)], DATES)
+        self.assertTrue(self.part("predictButton").enabled, self.part("predictButton").toolTip)
+        self.part("predictButton").click()
+        self.assertTrue(self.part("cancelButton").enabled, self.part("errorLabel").text)
+        self.wait_for(lambda: not self.part("cancelButton").enabled)
+        self.assertIn("no meaning for this patient", self.part("resultLabel").text)
+        result = self.widget.logic.result()
+        for index in (0, 3):
+            self.part("resultTable").selectRow(index)
+            self.assert_shown(result, index)
+            for name in slicer.app.layoutManager().sliceViewNames():
+                view = slicer.app.layoutManager().sliceWidget(name).sliceView()
+                self.assertIn(DATES[index], view.cornerAnnotation().GetText(7))
+        self.part("thresholdSlider").value = 0.5
+        let_slicer_work()
+        self.assertAlmostEqual(result.map_node(3).GetDisplayNode().GetLowerThreshold(), 0.5)
+        self.part("removeResultButton").click()
+        let_slicer_work()
+        self.assertIsNone(self.widget.logic.result())
+
+    def test_cancel_in_the_window_lets_predict_again(self) -> None:
+        self.fill()
+        self.part("predictButton").click()
+        self.wait_for(lambda: self.part("progressBar").value > 0)
+        begun = time.monotonic()
+        self.part("cancelButton").click()
+        self.assertLess(time.monotonic() - begun, 2)
+        self.assertTrue(self.part("predictButton").enabled)
+        self.assertEqual(self.part("statusLabel").text, "Cancelled.")
+
+    def test_the_table_answers_to_the_user_alone(self) -> None:
+        self.fill()
+        table = self.part("examTable")
+        chosen = self.widget.exams.table.rows[0].cells["DWI_b0"].node
+        slicer.mrmlScene.RemoveNode(chosen)
+        let_slicer_work()
+        self.assertIsNone(self.widget.exams.table.rows[0].cells["DWI_b0"].node)
+        self.assertEqual(table.cellWidget(0, 3).currentIndex, 0)
+        self.assertFalse(self.part("predictButton").enabled)
+        import qt
+
+        table.cellWidget(1, 1).setDate(qt.QDate(2021, 9, 8))
+        let_slicer_work()
+        self.assertEqual(self.widget.exams.table.rows[1].date.isoformat(), "2021-09-08")
+
+    def test_a_patient_can_be_chosen_of_several(self) -> None:
+        self.load()
+        self.load()
+        self.part("fillButton").click()
+        let_slicer_work()
+        self.assertIn("2 patients", self.part("errorLabel").text)
+        tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        item = tree.GetItemByName(sample_patient().name)
+        self.part("patientSelector").setCurrentItem(item)
+        let_slicer_work()
+        self.assertEqual(self.part("patientSelector").currentItem(), item)
+        self.part("fillButton").click()
+        self.wait_for(lambda: self.part("examTable").rowCount == len(DATES))
