@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -55,7 +56,7 @@ def run_runner(folder: Path, own: str, beside: str | None = PASSES) -> tuple[str
 def test_tests_that_pass_are_a_success_and_each_is_told(tmp_path: Path) -> None:
     end, told = run_runner(tmp_path, PASSES)
     assert end == "exit 0"
-    assert "HCCNet in Slicer: OK: 2 tests run, 0 skipped, 0 failed" in told
+    assert "HCCNet in Slicer: OK: 2 passed, 0 skipped, 0 failed" in told
     assert told.count("test_it (") == 2
 
 
@@ -84,8 +85,7 @@ def judge(*cases: str) -> tuple[int, str]:
     for number, body in enumerate(cases):
         exec(f"class Case{number}(unittest.TestCase):\n    {body}", space)
         suite.addTests(unittest.TestLoader().loadTestsFromTestCase(space[f"Case{number}"]))
-    result = unittest.TestResult()
-    suite.run(result)
+    result = unittest.TextTestRunner(io.StringIO(), resultclass=runner.CountingResult).run(suite)
     verdict: tuple[int, str] = runner.judge(result)
     return verdict
 
@@ -98,7 +98,7 @@ def test_no_test_and_only_skipped_tests_are_a_failure(cases: tuple[str, ...]) ->
 
 
 def test_a_skipped_test_among_others_is_none() -> None:
-    assert judge(PASSES, SKIPPED) == (0, "OK: 2 tests run, 1 skipped, 0 failed")
+    assert judge(PASSES, SKIPPED) == (0, "OK: 1 passed, 1 skipped, 0 failed")
 
 
 def test_pytest_leaves_the_tests_in_slicer_alone() -> None:
