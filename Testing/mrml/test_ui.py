@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -291,3 +292,47 @@ def test_uses_of_widgets_are_found_wherever_they_stand() -> None:
         "self.ui.fillButton.clicked.connect(f)\nui.examTable.rowCount = 3\nwidget.ui.plotButton\nself.guide.other\n"
     )
     assert sorted(widgets_used_in(source)) == ["examTable", "fillButton", "plotButton"]
+
+
+def names_of_class(name: str) -> set[str]:
+    """What a running Slicer's widget of this class has."""
+    inventory = json.loads((Path(__file__).parent / "slicer_names.json").read_text(encoding="utf-8"))
+    room = next(inventory[room] for room in ("qt", "ctk", "slicer_widgets") if name in inventory[room])
+    return set(" ".join((room[name]["names"], inventory["QWidget"], inventory["QObject"])).split())
+
+
+def uses_of_widgets(source: str) -> Iterator[tuple[str, str]]:
+    """(NAME, member) of every ``….ui.NAME.member``, and the signals that ``….ui.NAME.connect`` names."""
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute)):
+            continue
+        owner = node.value.value
+        name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+        if name in ("ui", "_ui"):
+            yield node.value.attr, node.attr
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "connect":
+            widget, signal = node.func.value, node.args[0]
+            if isinstance(widget, ast.Attribute) and isinstance(signal, ast.Constant):
+                yield widget.attr, str(signal.value).split("(")[0]
+
+
+def test_every_widget_has_the_class_that_the_code_takes_it_for() -> None:
+    """Whatever the code asks of a widget, one of its class in the window's file has."""
+    wrong = [
+        f"{file.name}: {name} is a {WIDGETS[name].attrib['class']} and has no {member}"
+        for file in sorted(MODULE.rglob("*.py"))
+        for name, member in uses_of_widgets(file.read_text(encoding="utf-8"))
+        if name in WIDGETS and member not in names_of_class(WIDGETS[name].attrib["class"])
+    ]
+    assert wrong == []
+
+
+def test_what_a_widget_s_class_does_not_have_is_found() -> None:
+    source = (
+        "self._ui.predictButton.setRange(1)\nui.examTable.connect('clicked()', f)\nself.ui.progressBar.setValue(3)\n"
+    )
+    asked = list(uses_of_widgets(source))
+    assert {("predictButton", "setRange"), ("progressBar", "setValue"), ("examTable", "clicked")} <= set(asked)
+    assert "setRange" not in names_of_class("QPushButton")
+    assert "setValue" in names_of_class("QProgressBar")
