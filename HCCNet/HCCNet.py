@@ -149,6 +149,9 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self) -> None:
         """The user leaves the module; a prediction goes on."""
+        if self._parameters is not None:
+            self.exams.commit()
+            self.exams.update()
         self._leave_parameters()
 
     def onReload(self) -> None:  # noqa: N802 - Slicer's name
@@ -170,8 +173,19 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._gui_tag = self._parameters.connectGui(self.ui)
         self.model.choose(self._parameters.bundle)
         self.advanced.choose(self._parameters.device, self._parameters.explain, self._parameters.method)
-        self._restore_table()
+        self._observe_hierarchy()
         self.result.find()
+        self._restore_table()  # last: what it has to tell stays
+
+    def _observe_hierarchy(self) -> None:
+        """Dates and patients may be corrected there; the node is another one after a scene was closed."""
+        self.removeObservers(self._hierarchy_changed)
+        tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        for event in (tree.SubjectHierarchyItemModifiedEvent, tree.SubjectHierarchyItemReparentedEvent):
+            self.addObserver(tree, event, self._hierarchy_changed)
+
+    def _hierarchy_changed(self, caller: Any, event: str) -> None:
+        self.exams.request_update()
 
     def _leave_parameters(self) -> None:
         if self._parameters is not None:
@@ -197,6 +211,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.advanced.choose(parameters.device, parameters.explain, parameters.method)
         if not is_stored(self._kept, caller):
             self._restore_table()
+        self.exams.request_update()
 
     def _scene_starts_to_close(self, caller: Any, event: str) -> None:
         self._leave_parameters()
@@ -230,7 +245,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.begin(self.exams.table, self.model.path or None, self._settings())
 
     def _exams_changed(self) -> None:
-        if self._parameters is None:  # the scene is being closed
+        if self._parameters is None:  # the scene is being closed, or the module was left
             return
         if self.exams.table.state != self._kept:
             self._kept = deepcopy(self.exams.table.state)
@@ -239,6 +254,18 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.model.card is None:
             obstacles.insert(0, _("Choose a bundle that can be read."))
         self.run.set_obstacles(obstacles)
+        self._observe_livers()
+        self.result.request_stale_check()
+
+    def _observe_livers(self) -> None:
+        """A liver that is drawn on makes a result out of date; whatever it tells is a reason to look."""
+        self.removeObservers(self._liver_changed)
+        for node in {row.liver for row in self.exams.table.rows} - {None}:
+            self.addObserver(node, vtk.vtkCommand.AnyEvent, self._liver_changed)
+            if node.IsA("vtkMRMLSegmentationNode"):
+                self.addObserver(node.GetSegmentation(), vtk.vtkCommand.AnyEvent, self._liver_changed)
+
+    def _liver_changed(self, caller: Any, event: str) -> None:
         self.result.request_stale_check()
 
     def _bundle_changed(self) -> None:

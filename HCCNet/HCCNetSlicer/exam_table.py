@@ -64,6 +64,7 @@ class TableState:
         one_space: the user says that channels on different grids, or of different frames of reference, share one space.
         patient: key of the patient whose studies are rows, or None.
         loose: IDs of volumes that were added one by one.
+        told_by_reader: what a reader should know of the folder that the exams came from.
         corrections: by the user.
     """
 
@@ -72,6 +73,7 @@ class TableState:
     one_space: bool = False
     patient: str | None = None
     loose: list[str] = field(default_factory=list)
+    told_by_reader: tuple[str, ...] = ()
     corrections: Corrections = field(default_factory=Corrections)
 
 
@@ -100,7 +102,6 @@ class ExamTable:
         self.state = TableState(tuple(channels))
         self.rows: tuple[Row, ...] = ()
         self._hierarchy = Hierarchy(scene)
-        self.told_by_reader: tuple[str, ...] = ()  # of a folder that was loaded
         self._tag_of = tag_of
         self._b_values: dict[str, frozenset[float]] = {}
         self._held: dict[str, vtk.vtkWeakReference] = {}
@@ -180,7 +181,6 @@ class ExamTable:
         """Forgets patient, rows and corrections; the columns stay."""
         self.state = TableState(self.state.channels, self.state.missing_channels)
         self.rows = ()
-        self.told_by_reader = ()
         self._b_values, self._held = {}, {}
 
     # ------------------------------------------------------------ what the user corrects
@@ -339,7 +339,7 @@ class ExamTable:
     def problems(self) -> list[TableProblem]:
         """What is wrong, row by row and then of the whole; a prediction must wait for those that block."""
         found = ProblemFinder(self._hierarchy, self.state.missing_channels, self.state.one_space).find(self.rows)
-        told = [TableProblem("told_by_reader", message, blocks=False) for message in self.told_by_reader]
+        told = [TableProblem("told_by_reader", message, blocks=False) for message in self.state.told_by_reader]
         return [*found, *self._passed_over(), *told]
 
     def _passed_over(self) -> list[TableProblem]:

@@ -71,7 +71,7 @@ def fill_from_folder(table: ExamTable, path: Path) -> tuple[str, ...]:
     table.fill_from_patient(loaded.item)
     for key, liver in loaded.livers.items():
         table.set_liver(key, liver)
-    table.told_by_reader = loaded.problems
+    table.state.told_by_reader = loaded.problems
     return loaded.problems
 
 

@@ -107,8 +107,8 @@ class Hierarchy:
 
 
 def is_input(node: Any) -> bool:
-    """Whether a node may be a channel: a greyscale volume that is no result of ours."""
-    return is_picture(node) and not node.GetAttribute(RESULT_ATTRIBUTE)
+    """Whether a node may be a channel: a greyscale volume that is in the scene and no result of ours."""
+    return is_picture(node) and node.GetScene() is not None and not node.GetAttribute(RESULT_ATTRIBUTE)
 
 
 def all_inputs(scene: Any) -> list[Any]:

@@ -161,7 +161,7 @@ class Predictions:
             device=settings.device,
             resample_channels=settings.one_space,
         )
-        self._run = _Run(folder, kept, request, _write(exams, folder), self._observe_closing())
+        self._run = _Run(folder, kept, request, _write(exams, folder, kept["livers"]), self._observe_closing())
 
     def poll(self) -> list[Event | Shown]:
         """What has happened since the last time; a result is brought into the scene here. It waits for nothing to happen."""
@@ -297,20 +297,36 @@ class Predictions:
 _ALL_WRITTEN = object()
 
 
-def _write(exams: Sequence[TableExam], folder: Path) -> Iterator[ShownExam | None]:
-    """Writes one volume at a step; gives each exam, as a result knows it, when all of it is written, else None."""
+def _write(exams: Sequence[TableExam], folder: Path, livers: dict[str, str]) -> Iterator[ShownExam | None]:
+    """Writes one volume at a step; gives each exam, as a result knows it, when all of it is written, else None.
+
+    What is kept of a volume or liver, by which a result knows whether it is out of date, is what went out.
+    """
     lines = []
     for number, exam in enumerate(exams, start=1):
         line = line_of(exam)
         taken = {}
         for channel, volume in exam.volumes.items():
+            _require_in_scene(volume, channel, exam)
             taken[channel] = fingerprint(volume)
             line[channel] = write_channel(volume, folder, number, channel)
             yield None
-        line |= write_liver_of(exam, folder, number)
+        if exam.liver is not None:
+            _require_in_scene(exam.liver, "The liver", exam)
+            livers[exam.exam_id] = _liver_of(exam)
+            line |= write_liver_of(exam, folder, number)
         lines.append(line)
         yield ShownExam(exam.exam_id, exam.date, exam.volumes, taken)
     write_table(lines, folder)
+
+
+def _require_in_scene(node: Any, what: str, exam: TableExam) -> None:
+    """A node that was removed meanwhile has lost its transforms, and lies elsewhere."""
+    if node.GetScene() is None:
+        message = (
+            f"{what} of exam {exam.exam_id} was removed from the scene meanwhile. Look at the table, and predict again."
+        )
+        raise Refusal("volume_removed", message, exam.exam_id)
 
 
 def _unexpected(error: Exception, what: str) -> WorkerError:

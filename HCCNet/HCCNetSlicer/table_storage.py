@@ -10,7 +10,7 @@ from HCCNetSlicer.exam_table import Corrections, ExamTable, TableState
 
 _PARAMETER = "HCCNet.Exams"
 _VERSION = 1
-_GONE = "gone"  # no node has this ID: a choice whose volume was removed stays a choice
+_GONE = "gone"  # no node has such an ID: a choice whose volume was removed stays a choice
 _UNREADABLE = (
     "The table of exams that the scene keeps can't be read: it is damaged or of another release. Fill it again."
 )
@@ -18,11 +18,9 @@ _UNREADABLE = (
 
 def store_table(table: ExamTable, node: Any) -> None:
     """Writes a table into a ``vtkMRMLScriptedModuleNode``; what else the node holds is left alone."""
-    text, places = _written(table.state)
-    if text == node.GetParameter(_PARAMETER) and all(
-        node.GetNodeReferenceID(_role(number)) == node_id for node_id, number in places.items()
-    ):
+    if node.GetParameter(_PARAMETER) and is_stored(table.state, node):
         return  # a node that did not change must not say that it did
+    text, places = _written(table.state)
     was_modifying = node.StartModify()  # whoever watches the node is told once, when all is there
     for role in [node.GetNthNodeReferenceRole(n) for n in range(node.GetNumberOfNodeReferenceRoles())]:
         if role.startswith(_role("")):
@@ -34,8 +32,17 @@ def store_table(table: ExamTable, node: Any) -> None:
 
 
 def is_stored(state: TableState | None, node: Any) -> bool:
-    """Whether what a node keeps is this state; a node that keeps nothing is no contradiction."""
-    return state is not None and node.GetParameter(_PARAMETER) in ("", None, _written(state)[0])
+    """Whether what a node keeps is this state, node by node; a node that keeps nothing is no contradiction."""
+    if state is None:
+        return False
+    kept = node.GetParameter(_PARAMETER)
+    if not kept:
+        return True
+    text, places = _written(state)
+    # The reference to a node that was removed is gone, or still there.
+    return kept == text and all(
+        node.GetNodeReferenceID(_role(number)) in (node_id, None, "") for node_id, number in places.items()
+    )
 
 
 def _written(state: TableState) -> tuple[str, dict[str, int]]:
@@ -53,6 +60,7 @@ def _written(state: TableState) -> tuple[str, dict[str, int]]:
         "missing_channels": state.missing_channels,
         "one_space": state.one_space,
         "patient": state.patient,
+        "told_by_reader": state.told_by_reader,
         "loose": [places[node_id] for node_id in state.loose],
         "dates": {key: date.isoformat() if date else None for key, date in said.dates.items()},
         "cells": [[*place, place_of(node_id)] for place, node_id in said.cells.items()],
@@ -96,14 +104,15 @@ def _state_of(content: dict[str, Any], table: ExamTable, node: Any) -> TableStat
         if number is None:
             return None
         volume = node.GetNodeReference(_role(number))
-        return _GONE if volume is None else table.hold(volume)
+        return f"{_GONE}-{number}" if volume is None else table.hold(volume)
 
     return TableState(
         channels=tuple(content["channels"]),
         missing_channels=content["missing_channels"],
         one_space=content["one_space"],
         patient=content["patient"],
-        loose=[referred(number) or _GONE for number in content["loose"]],
+        told_by_reader=tuple(content["told_by_reader"]),
+        loose=[node_id for node_id in map(referred, content["loose"]) if node_id is not None],
         corrections=Corrections(
             dates={key: parse_date(date) if date else None for key, date in content["dates"].items()},
             cells={(key, channel): referred(number) for key, channel, number in content["cells"]},

@@ -52,6 +52,7 @@ class ExamPanel:
         self._columns: tuple[str, ...] = ()
         # What each selector was filled with, by row's key and channel: the scene may be another one when the user picks.
         self._offered: dict[tuple[str, str], list[str]] = {}
+        self._dates: dict[str, str] = {}  # as last put into the edits: what still stands there is nobody's correction
         # Later, because a widget must not be removed from within its own signal.
         self._later = timer(0, self.update, once=True)
         self._drops = DropFilter(self.take_folders, self.take_items)
@@ -240,7 +241,11 @@ class ExamPanel:
         return edit
 
     def _take_date(self, key: str, edit: Any) -> None:
-        shown = datetime.date.fromisoformat(edit.date.toString("yyyy-MM-dd"))
+        text = edit.date.toString("yyyy-MM-dd")
+        if text == self._dates.get(key):
+            return
+        self._dates[key] = text
+        shown = datetime.date.fromisoformat(text)
         date, row = None if shown == _NO_DATE else shown, self._row(key)
         if row is not None and row.date != date:
             self._try(lambda: self.table.set_date(key, date))
@@ -267,7 +272,9 @@ class ExamPanel:
         widget = self._ui.examTable
         widget.cellWidget(number, _USE).setChecked(row.included)
         edit = widget.cellWidget(number, _DATE)
-        if not edit.hasFocus():  # somebody is typing there
+        is_typed_in = edit.hasFocus() and edit.text not in (self._dates.get(row.key), edit.specialValueText)
+        if not is_typed_in:
+            self._dates[row.key] = (row.date or _NO_DATE).isoformat()
             was_blocked = edit.blockSignals(True)
             edit.setDate(_qt_date(row.date or _NO_DATE))
             edit.blockSignals(was_blocked)

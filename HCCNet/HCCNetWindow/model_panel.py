@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 from HCCNetLib.records import Refusal
 from HCCNetSlicer.bundle_card import BundleCard, read_card
 from HCCNetSlicer.processes import ProcessTree
+from HCCNetSlicer.worker_client import WorkerError
 from HCCNetWindow.helpers import choose, timer
 
 _SETTING = "HCCNet/Bundles"
@@ -78,9 +79,11 @@ class ModelPanel:
         """Begins to compare every file of the bundle with its hash, in a process of its own."""
         if self._process is not None or self.card is None:
             return
-        command, environment = self._verification(self.card.path)
         try:
-            self._process = ProcessTree(command, environment)
+            self._process = ProcessTree(*self._verification(self.card.path))
+        except WorkerError as error:
+            self._tell(error.message)
+            return
         except OSError as error:
             self._tell(_("The bundle can't be verified: {reason}.").format(reason=error.strerror))
             return

@@ -98,8 +98,8 @@ class RunPanel:
             elif isinstance(event, Shown):
                 self._finish(_("Done."))
                 self._done()
-        if self.is_shown_running and not self._predictions().is_running:
-            self._finish(_("Cancelled: the scene was closed."))
+        if self.is_shown_running and not self._predictions().is_running:  # the scene was closed, or a script cancelled
+            self._finish(_("Cancelled."))
 
     def stop(self) -> None:
         """Looks at nothing any more."""

@@ -12,7 +12,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from HCCNetSlicer.dependencies import check, offline_instructions
-from HCCNetSlicer.worker_client import FOLDER_PREFIX
+from HCCNetSlicer.worker_client import FOLDER_PREFIX, WorkerError
 from HCCNetWindow.helpers import choose
 from HCCNetWindow.parameters import DEVICES, EXPLANATIONS, METHODS
 
@@ -29,7 +29,7 @@ class SetupPanel:
         ui: the window's widgets by name.
         changed: called when device or method are chosen.
         temporary: where folders for requests are made.
-        worker_versions: the packages of the worker; empty while it is not running.
+        worker_versions: the packages of the worker; empty while it is not running. Raises WorkerError where it can't run.
         end_worker: ends the worker.
     """
 
@@ -109,7 +109,10 @@ class SetupPanel:
             lines.append(f"{package.name} {package.installed or '–'} ({package.requirement}): {state}")
         free = shutil.disk_usage(self._temporary).free / 1e9
         lines.append(_("Free space for temporary files: {size:.1f} GB").format(size=free))
-        versions = self._versions()
+        try:
+            versions = self._versions()
+        except WorkerError as error:
+            return [*lines, error.message]
         told = ", ".join(f"{name} {version}" for name, version in versions.items()) or _("not running")
         lines.append(_("Worker: {versions}").format(versions=told))
         if setup.ok:

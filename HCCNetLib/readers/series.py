@@ -40,7 +40,8 @@ _ONLY_B = re.compile(r"b ?=? ?\d{1,4}")
 _B_IN_TEXT = re.compile(r"\bb ?=? ?(\d{1,4}(?: \d{2,4})*)\b")
 
 _T2 = re.compile(r"\bt2\w*\b")
-_T2_ECHOES = {"T2_short": r"short( te)?", "T2_long": r"long( te)?"}
+# "short" and "long" alone are said of inversion times, repetition times, breath holds and echo trains too.
+_T2_ECHOES = {"T2_short": r"short te|te short", "T2_long": r"long te|te long"}
 # Spoiled gradient echoes, which the dynamic and the in- and out-of-phase images are; others have phases too.
 _T1 = re.compile(r"\b(t1\w*|vibe|lava|e?thrive|m?dixon|f?spgr|gre|flash|fl[23]d|fame|quick3d|tigre|dual|dyn(amic)?)\b")
 _NOT_T1 = re.compile(

@@ -22,7 +22,7 @@ from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, channels_of_s
         ("Ax LAVA pre", "T1_native"),
         ("t1_vibe_dixon_in", "T1_in"),
         ("dual echo out of phase", "T1_out"),
-        ("t2_haste_long", "T2_long"),
+        ("t2_tse_long_te", "T2_long"),
         ("AX T2 SSFSE short TE", "T2_short"),
         ("T1W_OOP", "T1W_OOP"),
     ],
@@ -46,6 +46,11 @@ def test_a_description_that_says_one_thing_is_understood(description: str, name:
         "T1 VIBE 20min",  # hepatobiliary: no channel
         "t1 breath in hold",
         "T2 arterial",
+        "AX T2 SHORT TI FS",  # short and long are said of other times too
+        "t2_haste_short_bh",
+        "t2 tse short breath hold",
+        "T2 long echo train",
+        "t2_tse long TR",
         "t1_fl2d_opp-in_tra_mbh",
         "Ax FSPGR in/out phase",
         "ep2d_diff_calc_b800",  # computed, not measured

@@ -208,6 +208,17 @@ class DateEdit(Object):
             for slot in self._slots.get("dateChanged(QDate)", []):
                 slot(date)
 
+    focus = False
+
+    def hasFocus(self) -> bool:  # noqa: N802
+        return self.focus
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "text":
+            shown = self.__dict__.get("_typed") or self.__dict__.get("date")
+            return shown._text if shown is not None else ""
+        return super().__getattribute__(name)
+
     def pick(self, date: str) -> None:
         """The user picks a day in the calendar, which does not end the editing."""
         assert self.keyboardTracking is False

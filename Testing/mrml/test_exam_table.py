@@ -19,7 +19,7 @@ from HCCNetLib.records import Refusal
 from HCCNetSlicer.exam_table import ExamTable, write_exams
 from HCCNetSlicer.folders import load_folder
 from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE
-from HCCNetSlicer.table_storage import restore_table, store_table
+from HCCNetSlicer.table_storage import is_stored, restore_table, store_table
 
 DWI = ("DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800")
 AFFINE = np.diag([-3.0, -3.0, 4.0, 1.0])
@@ -437,6 +437,26 @@ def test_a_removed_volume_moves_no_other_into_its_place(scene: Any, table: ExamT
         expected = {c: n.GetName() for c, n in zip(DWI, spare[1:], strict=True) if scene.GetNodeByID(n.GetID())}
         assert {c: cell.node.GetName() for c, cell in cells.items() if cell.node is not None} == expected
         table = again
+
+
+def test_a_stored_table_is_known_again_node_by_node(scene: Any, table: ExamTable) -> None:
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "HCCNet")
+    assert is_stored(table.state, node)  # which keeps nothing: no contradiction
+    one, other = volume(scene, "one"), volume(scene, "other")
+    table.set_cell(table.rows[0].key, "DWI_b0", one)
+    table.set_cell(table.rows[0].key, "DWI_b150", other)
+    store_table(table, node)
+    assert is_stored(table.state, node)
+    again = ExamTable(scene)
+    restore_table(again, node)
+    assert is_stored(again.state, node)
+    again.set_cell(table.rows[0].key, "DWI_b0", volume(scene, "third"))
+    assert not is_stored(again.state, node)
+    for gone in (one, other):
+        scene.RemoveNode(gone)
+    restore_table(again, node)
+    assert is_stored(table.state, node)
+    assert again.rows[0].gone == ("DWI_b0", "DWI_b150")
 
 
 def test_a_damaged_table_in_a_scene_is_told_and_left_empty(scene: Any, table: ExamTable) -> None:

@@ -512,7 +512,33 @@ def test_a_volume_that_is_removed_while_it_is_handed_over_is_a_failure_in_words(
     table.rows[0].cells["DWI_b800"].node.SetAndObserveImageData(None)
     (failure,) = poll_to_the_end(predictions)
     assert failure.error.message.startswith("The exams could not be handed to the worker (")
+    table = one_exam(scene)
+    predictions.begin(table.exams(), Settings())
+    predictions.poll()
+    scene.RemoveNode(table.rows[0].cells["DWI_b800"].node)  # its transforms are gone with it
+    (failure,) = poll_to_the_end(predictions)
+    assert failure.error.message == (
+        "DWI_b800 of exam 2023-01-11 was removed from the scene meanwhile. Look at the table, and predict again."
+    )
     assert left_in_scratch(client) == []
+
+
+def test_a_liver_that_is_moved_while_volumes_are_written_is_kept_as_it_went_out(
+    scene: Any, predictions: Predictions
+) -> None:
+    table = one_exam(scene)
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "liver")
+    roi.SetSize(60.0, 60.0, 60.0)
+    roi.SetCenter(20.0, 0.0, 60.0)
+    table.set_liver(table.rows[0].key, roi)
+    predictions.begin(table.exams(), Settings(explain="none"))
+    predictions.poll()
+    roi.SetCenter(40.0, 10.0, 60.0)
+    result = predictions.wait()
+    roi.SetCenter(20.0, 0.0, 60.0)
+    assert result.stale_reasons(Settings(explain="none").plain(table.exams())) == [
+        "Chosen differently now: the liver of an exam."
+    ]
 
 
 # ---------------------------------------------------------------- nothing of one prediction reaches another
@@ -527,7 +553,7 @@ def test_two_who_share_a_worker_do_not_disturb_each_other(
     begun = left_in_scratch(client)
     while not client.is_running:
         predictions.poll()
-    (failure,) = poll_to_the_end(other)
+    (failure,) = [event for event in poll_to_the_end(other) if isinstance(event, Failure)]
     assert failure.error.message == "Another prediction is under way. Wait for its end, or cancel it."
     assert len(left_in_scratch(client)) == len(begun) - 1
     with pytest.raises(ValueError, match="under way"):

@@ -17,7 +17,7 @@ import pytest
 import qt_fakes
 import slicer
 import slicer.util
-from mrml_helpers import add_patient, add_study, add_volume
+from mrml_helpers import add_patient, add_study, add_volume, hierarchy
 from qt_fakes import FileDialog, make_widget, tick
 from result_helpers import Written, save, write_result
 from slicer_fakes import Application, modules
@@ -199,10 +199,14 @@ def test_a_computer_without_pythonslicer_is_told_in_words(
     window.logic._predictions = None
     monkeypatch.setattr("HCCNetSlicer.worker_client.shutil.which", lambda name: None)
     monkeypatch.setattr(sys, "executable", "/opt/Slicer/bin/SlicerApp-real")
+    told = "PythonSlicer, which runs the prediction, was not found beside Slicer. Install Slicer again."
     window.ui.predictButton.click()
-    assert window.ui.errorLabel.text == (
-        "PythonSlicer, which runs the prediction, was not found beside Slicer. Install Slicer again."
-    )
+    assert window.ui.errorLabel.text == told
+    window.run.clear_error()
+    window.ui.verifyBundleButton.click()
+    assert window.ui.errorLabel.text == told
+    window.ui.setupButton.click()
+    assert window.ui.setupText.plainText.endswith(told)
 
 
 # ---------------------------------------------------------------- the table of exams
@@ -539,7 +543,7 @@ def test_the_worker_is_not_ended_beneath_a_prediction(window: Any, patient: int,
     assert not window.ui.endWorkerButton.enabled
     window.logic.predictions.is_running = False  # as when the scene is closed
     tick()
-    assert window.ui.statusLabel.text == "Cancelled: the scene was closed."
+    assert window.ui.statusLabel.text == "Cancelled."
     assert window.ui.endWorkerButton.enabled
 
 
@@ -872,6 +876,7 @@ def test_a_saved_scene_brings_table_settings_and_result_back(
     window.ui.resultTable.selectRow(0)
     sentence = window.ui.resultLabel.text
     save(scene, tmp_path / "scene")
+    window.logic.predictions.begun.clear()  # it would keep the volumes alive
     scene.Clear(False)
     tick()
     scene.Connect()
@@ -901,6 +906,103 @@ def test_two_windows_show_the_same_and_one_that_closes_ends_only_its_own_worker(
     assert second.logic.predictions.closed == 0
     tick()  # the closed window's timers tick no more
     assert second.ui.resultTable.rowCount == 2
+
+
+def test_what_another_window_chose_is_what_this_one_predicts(
+    make_window: Callable[[], Any], patient: int, scene: Any, tmp_path: Path
+) -> None:
+    first, second = make_window(), make_window()
+    fill(first)
+    predict(first)
+    tick()
+    for name in ("X", "Y"):
+        add_volume(scene, name, np.ones((40, 36, 12), np.int16), AFFINE)
+    tick()
+    for name in ("X", "Y"):
+        cell(first, 0, FIRST).pick(name)
+        tick()
+        tick()
+        assert second.exams.table.rows[0].cells["DWI_b0"].node.GetName() == name
+        combo = cell(second, 0, FIRST)
+        assert combo.texts[combo.currentIndex] == name
+    first.ui.methodComboBox.pick("Attention over exams only")
+    for _ in range(3):
+        tick()
+    assert "the explanation" in second.ui.staleLabel.text
+    qt_fakes.Settings.kept["HCCNet/Bundles"] = [str(tmp_path / "gone")]
+    first.model.choose("")
+    first.ui.bundleComboBox.pick("gone")
+    tick()
+    tick()
+    assert not second.ui.predictButton.enabled
+
+
+def test_what_was_corrected_last_is_kept_when_the_module_is_left(window: Any, patient: int) -> None:
+    fill(window)
+    cell(window, 0, USE).emit("clicked(bool)", False)
+    cell(window, 1, DATE).type("2022-02-02")
+    window.exit()
+    tick()
+    window.enter()
+    tick()
+    assert [state(window, n) for n in (0, 1)] == ["left out", "ready"]
+    assert window.exams.table.rows[1].date.isoformat() == "2022-02-02"
+
+
+def test_a_date_that_is_corrected_in_the_hierarchy_is_shown_and_goes_out(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    edit = cell(window, 0, DATE)
+    edit.focus = True  # the user looks at it, and types nothing
+    tree = hierarchy(scene)
+    study = tree.GetItemParent(tree.GetItemByDataNode(window.exams.table.rows[0].cells["DWI_b0"].node))
+    tree.SetItemAttribute(study, "DICOM.StudyDate", "20210401")
+    tick()
+    assert edit.date.toString("yyyy-MM-dd") == "2021-04-01"
+    window.ui.predictButton.click()
+    assert [exam.exam_id for exam in window.logic.predictions.begun[-1][0]] == ["2021-04-01", "2021-09-07"]
+    assert window.exams.table.state.corrections.dates == {}
+
+
+def test_a_liver_that_is_moved_makes_the_result_out_of_date(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "liver")
+    roi.SetSize(60.0, 60.0, 60.0)
+    window.ui.examTable.selectRow(1)
+    window.ui.liverSelector.pick(roi)
+    tick()
+    predict(window)
+    tick()
+    assert not window.ui.staleLabel.visible
+    roi.SetCenter(5.0, 6.0, 7.0)
+    tick()
+    assert "the liver of an exam" in window.ui.staleLabel.text
+
+
+def test_a_damaged_table_in_a_scene_with_a_result_is_told(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    predict(window)
+    window.logic.getParameterNode().SetParameter("HCCNet.Exams", "{")
+    window.exit()
+    window.logic.getParameterNode().SetParameter("HCCNet.Exams", "{")
+    window.enter()
+    assert window.ui.errorLabel.visible
+    assert window.ui.errorLabel.text.startswith("The table of exams that the scene keeps can't be read")
+
+
+def test_what_the_reader_told_stays_when_the_module_is_left(window: Any, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(ROOT / "HCCNetLib" / "samples" / "RA01", tmp_path / "P")
+    (tmp_path / "P" / "notes").mkdir()
+    FileDialog.answer = str(tmp_path / "P")
+    window.ui.addFolderButton.click()
+    tick()
+    told = "The folder notes was passed over: it holds no image."
+    assert told in window.ui.problemsLabel.text
+    window.exit()
+    window.enter()
+    tick()
+    assert told in window.ui.problemsLabel.text
 
 
 def test_leaving_the_module_and_coming_back_loses_nothing(window: Any, patient: int) -> None:
