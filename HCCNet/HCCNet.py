@@ -250,7 +250,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.exams.table.state != self._kept:
             self._kept = deepcopy(self.exams.table.state)
             store_table(self.exams.table, self.logic.getParameterNode())
-        obstacles = [problem.message for problem in self.exams.table.problems() if problem.blocks]
+        obstacles = [problem.message for problem in self.exams.problems if problem.blocks]
         if self.model.card is None:
             obstacles.insert(0, _("Choose a bundle that can be read."))
         self.run.set_obstacles(obstacles)

@@ -6,13 +6,11 @@ Rows come from the subject hierarchy (patient, study, series) or from loose volu
 
 from __future__ import annotations
 
-import csv
 import datetime
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import slicer
@@ -20,16 +18,11 @@ import vtk
 
 from HCCNetLib.readers.channels import CHANNELS, assign_channels
 from HCCNetLib.readers.dates import parse_date
-from HCCNetLib.readers.exams import in_exam
 from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, channels_of_series
 from HCCNetLib.records import Refusal
 from HCCNetSlicer.exam_problems import Cell, ProblemFinder, Row, TableProblem
 from HCCNetSlicer.hierarchy import Hierarchy, all_inputs, date_in_names, is_input, without_date
-from HCCNetSlicer.liver import LIVER_CLASSES, write_liver
-from HCCNetSlicer.volumes import write_volume
-
-TABLE_FILE = "exams.csv"
-PATIENT = "patient"  # whom the worker is told of: it need not know who it is
+from HCCNetSlicer.liver import LIVER_CLASSES
 
 
 @dataclass(frozen=True)
@@ -404,67 +397,14 @@ def fill_by_date(table: ExamTable, exams: Mapping[datetime.date | str, Mapping[s
         date = day if isinstance(day, datetime.date) else parse_date(day)
         if date is None:
             raise Refusal("bad_date", f"{day} is not a date; write it as 2021-03-14.")
-        assigned, unknown, _ = assign_channels(volumes, f"exam {date.isoformat()}")
+        assigned, unknown, problems = assign_channels(volumes, f"exam {date.isoformat()}")
         strange = [*unknown, *(name for name, channel in assigned.items() if channel not in table.channels)]
         if strange:
             message = (
                 f"Exam {date.isoformat()}: the bundle reads {', '.join(table.channels)}, not {', '.join(strange)}."
             )
             raise Refusal("unknown_channel", message)
+        table.state.told_by_reader += tuple(problem.message for problem in problems)
         key = table.add_row(date)
         for name, channel in assigned.items():
             table.set_cell(key, channel, volumes[name])
-
-
-def write_exams(exams: Sequence[TableExam], folder: Path) -> Path:
-    """Writes exams as a cohort table with one unnamed patient; volumes and livers as they lie in the scene now.
-
-    Args:
-        exams: of one patient.
-        folder: exists.
-
-    Returns:
-        The table's path.
-
-    Raises:
-        Refusal: a liver can't be used.
-    """
-    lines = []
-    for number, exam in enumerate(exams, start=1):
-        channels = {channel: write_channel(node, folder, number, channel) for channel, node in exam.volumes.items()}
-        lines.append({**line_of(exam), **channels, **write_liver_of(exam, folder, number)})
-    return write_table(lines, folder)
-
-
-def line_of(exam: TableExam) -> dict[str, str]:
-    """An exam's line in the table, without its images."""
-    return {"patient_id": PATIENT, "exam_id": exam.exam_id, "exam_date": exam.date.isoformat()}
-
-
-def write_channel(volume: Any, folder: Path, number: int, channel: str) -> str:
-    """Writes one volume of the exam of this number; returns the file's name."""
-    path = folder / f"exam-{number}-{channel}.nii"
-    write_volume(volume, path)
-    return path.name
-
-
-def write_liver_of(exam: TableExam, folder: Path, number: int) -> dict[str, str]:
-    """Writes an exam's liver, if it has one: the column of the table and the file's name. Raises Refusal."""
-    if exam.liver is None:
-        return {}
-    try:
-        column, path = write_liver(exam.liver, folder, f"exam-{number}-liver")
-    except Refusal as refusal:
-        raise in_exam(refusal, exam.exam_id) from refusal
-    return {column: path.name}
-
-
-def write_table(lines: Sequence[Mapping[str, str]], folder: Path) -> Path:
-    """Writes the table of lines; returns its path."""
-    columns = list(dict.fromkeys(name for line in lines for name in line))
-    table = folder / TABLE_FILE
-    with table.open("w", encoding="ascii", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(lines)
-    return table

@@ -13,11 +13,9 @@ from typing import Any
 
 import slicer
 
-from HCCNetLib.readers.exams import in_exam
 from HCCNetLib.records import Refusal
-from HCCNetSlicer.exam_table import TABLE_FILE, TableExam, line_of, write_channel, write_liver_of, write_table
-from HCCNetSlicer.fingerprints import fingerprint
-from HCCNetSlicer.liver import liver_fingerprint
+from HCCNetSlicer.exam_table import TableExam
+from HCCNetSlicer.handover import TABLE_FILE, fingerprint_of_liver, hand_over
 from HCCNetSlicer.result_files import ResultFiles, read_result
 from HCCNetSlicer.results import Result, ResultError, ShownExam, show_files
 from HCCNetSlicer.worker_client import Event, Failure, PredictRequest, WorkerClient, WorkerError, cancelled
@@ -49,15 +47,8 @@ class Settings:
             "explain": self.explain,
             "method": self.method,
             "one_space": self.one_space,
-            "livers": {exam.exam_id: _liver_of(exam) for exam in exams if exam.liver is not None},
+            "livers": {exam.exam_id: fingerprint_of_liver(exam) for exam in exams if exam.liver is not None},
         }
-
-
-def _liver_of(exam: TableExam) -> str:
-    try:
-        return liver_fingerprint(exam.liver)
-    except Refusal as refusal:
-        raise in_exam(refusal, exam.exam_id) from refusal
 
 
 @dataclass(frozen=True)
@@ -161,7 +152,7 @@ class Predictions:
             device=settings.device,
             resample_channels=settings.one_space,
         )
-        self._run = _Run(folder, kept, request, _write(exams, folder, kept["livers"]), self._observe_closing())
+        self._run = _Run(folder, kept, request, hand_over(exams, folder, kept["livers"]), self._observe_closing())
 
     def poll(self) -> list[Event | Shown]:
         """What has happened since the last time; a result is brought into the scene here. It waits for nothing to happen."""
@@ -295,38 +286,6 @@ class Predictions:
 
 
 _ALL_WRITTEN = object()
-
-
-def _write(exams: Sequence[TableExam], folder: Path, livers: dict[str, str]) -> Iterator[ShownExam | None]:
-    """Writes one volume at a step; gives each exam, as a result knows it, when all of it is written, else None.
-
-    What is kept of a volume or liver, by which a result knows whether it is out of date, is what went out.
-    """
-    lines = []
-    for number, exam in enumerate(exams, start=1):
-        line = line_of(exam)
-        taken = {}
-        for channel, volume in exam.volumes.items():
-            _require_in_scene(volume, channel, exam)
-            taken[channel] = fingerprint(volume)
-            line[channel] = write_channel(volume, folder, number, channel)
-            yield None
-        if exam.liver is not None:
-            _require_in_scene(exam.liver, "The liver", exam)
-            livers[exam.exam_id] = _liver_of(exam)
-            line |= write_liver_of(exam, folder, number)
-        lines.append(line)
-        yield ShownExam(exam.exam_id, exam.date, exam.volumes, taken)
-    write_table(lines, folder)
-
-
-def _require_in_scene(node: Any, what: str, exam: TableExam) -> None:
-    """A node that was removed meanwhile has lost its transforms, and lies elsewhere."""
-    if node.GetScene() is None:
-        message = (
-            f"{what} of exam {exam.exam_id} was removed from the scene meanwhile. Look at the table, and predict again."
-        )
-        raise Refusal("volume_removed", message, exam.exam_id)
 
 
 def _unexpected(error: Exception, what: str) -> WorkerError:

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from HCCNetLib.records import Refusal
 from HCCNetSlicer.dependencies import DependencyError
-from HCCNetSlicer.exam_problems import Cell, Row
+from HCCNetSlicer.exam_problems import Cell, Row, TableProblem
 from HCCNetSlicer.exam_table import ExamTable
 from HCCNetSlicer.hierarchy import Hierarchy, all_inputs
 from HCCNetWindow.helpers import WheelFilter, choose, timer
@@ -47,6 +47,7 @@ class ExamPanel:
         tell: Callable[[str], None],
     ) -> None:
         self.table = table
+        self.problems: Sequence[TableProblem] = ()  # of the table as it is shown
         self._ui, self._load, self._changed, self._tell = ui, load, changed, tell
         self._keys: list[str] = []
         self._columns: tuple[str, ...] = ()
@@ -178,7 +179,7 @@ class ExamPanel:
         keys = [row.key for row in self.table.rows]
         if (keys, self.table.channels) != (self._keys, self._columns):
             self._build(keys)
-        problems = self.table.problems()
+        self.problems = problems = self.table.problems()
         choices = self._choices()
         statuses = self.table.statuses(problems)
         for number, row in enumerate(self.table.rows):

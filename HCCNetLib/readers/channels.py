@@ -133,10 +133,10 @@ def suggest_channel(name: str, channels: Iterable[str] = CHANNELS) -> str | None
     Only case, separators, one letter, or a DWI image's bare b-value may differ: a hint that is followed is a channel that
     is read.
     """
-    plain = _plain(name)
+    plain = plain_name(name)
     bare_b_value = re.fullmatch(r"(?:dwi|diff|b)+(\d+)", plain)
     for channel in channels:
-        wanted = _plain(channel)
+        wanted = plain_name(channel)
         if plain == wanted or (bare_b_value and wanted == f"dwib{bare_b_value.group(1)}"):
             return channel
         same_digits = re.findall(r"\d+", plain) == re.findall(r"\d+", wanted)
@@ -145,5 +145,6 @@ def suggest_channel(name: str, channels: Iterable[str] = CHANNELS) -> str | None
     return None
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name without case and separators."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -20,6 +20,7 @@ from HCCNetLib.readers.channels import (
     b_value_name,
     b_value_of,
     is_channel_name,
+    plain_name,
 )
 
 # Where vendors write the b-value: the standard's place first, then Siemens, Philips, United Imaging and, last, GE.
@@ -152,9 +153,8 @@ def _exact(text: str) -> str | None:
     """The channel that a text is the name of, but for case and separators."""
     if is_channel_name(text):
         return text
-    plain = re.sub(r"[^a-z0-9]", "", text.lower())
-    names = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in (*CHANNELS, *PUBLISHED_ALIASES)}
-    return names.get(plain)
+    names = {plain_name(name): name for name in (*CHANNELS, *PUBLISHED_ALIASES)}
+    return names.get(plain_name(text))
 
 
 def _words(text: str) -> str:

@@ -16,8 +16,9 @@ from mrml_helpers import add_patient, add_study, add_volume, hierarchy, matrix
 
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
-from HCCNetSlicer.exam_table import ExamTable, write_exams
+from HCCNetSlicer.exam_table import ExamTable
 from HCCNetSlicer.folders import load_folder
+from HCCNetSlicer.handover import TABLE_FILE, hand_over
 from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE
 from HCCNetSlicer.table_storage import is_stored, restore_table, store_table
 
@@ -53,6 +54,12 @@ def table(scene: Any, patient: int) -> ExamTable:
 
 def messages(table: ExamTable) -> list[str]:
     return [problem.message for problem in table.problems()]
+
+
+def write_exams(table: ExamTable, folder: Path) -> Path:
+    """All steps of handing exams over; the table's path."""
+    list(hand_over(table.exams(), folder, {}))
+    return folder / TABLE_FILE
 
 
 def status(table: ExamTable, row: int) -> str:
@@ -614,7 +621,7 @@ def test_what_goes_out_is_what_came_in(scene: Any, tmp_path: Path) -> None:
     """Real images through the scene: the same voxels at the same places, and no name on the way."""
     table = ExamTable(scene)
     table.fill_from_patient(load_folder(scene, SAMPLES / "RA01").item)
-    written = read_input(write_exams(table.exams(), tmp_path)).patients[0]
+    written = read_input(write_exams(table, tmp_path)).patients[0]
     original = read_input(SAMPLES / "RA01").patients[0]
     assert written.patient_id == "patient"
     assert [exam.date for exam in written.exams] == [exam.date for exam in original.exams]
@@ -668,7 +675,7 @@ def test_livers_of_a_folder_come_along(scene: Any, tmp_path: Path) -> None:
     for key, liver in loaded.livers.items():
         table.set_liver(key, liver)
     (tmp_path / "out").mkdir()
-    rows = list(csv.DictReader(write_exams(table.exams(), tmp_path / "out").open()))
+    rows = list(csv.DictReader(write_exams(table, tmp_path / "out").open()))
     assert [bool(row["liver_mask"]) for row in rows] == [True, False]
     assert [bool(row["liver_box"]) for row in rows] == [False, True]
     exams = read_input(tmp_path / "out" / "exams.csv").patients[0].exams

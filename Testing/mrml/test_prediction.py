@@ -26,7 +26,7 @@ from HCCNetLib.inference import Predictor
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
 from HCCNetSlicer import prediction
-from HCCNetSlicer.exam_table import ExamTable
+from HCCNetSlicer.exam_table import ExamTable, fill_by_date
 from HCCNetSlicer.folders import load_folder
 from HCCNetSlicer.prediction import Predictions, Settings, Shown
 from HCCNetSlicer.results import Result
@@ -361,6 +361,11 @@ def test_what_a_script_gives_wrongly_is_refused_in_words(scene: Any, module: Any
         with pytest.raises(Refusal) as refused:
             logic.begin(exams)
         assert refused.value.message == message
+    table = ExamTable(scene)
+    fill_by_date(table, {"2021-03-14": {"DWI_b0": volumes["DWI_b0"], "DWI_b820": volumes["DWI_b800"]}})
+    assert [problem.message for problem in table.problems() if problem.code == "told_by_reader"] == [
+        "exam 2021-03-14: DWI_b820 is used as DWI_b800 (the nearest b-value within ±50 s/mm²)."
+    ]
     with pytest.raises(Refusal, match="Two bundles are named"):
         logic.begin({"2021-03-14": volumes}, RA01, Settings(bundle=ROOT))
     with pytest.raises(Refusal, match="is no bundle"):

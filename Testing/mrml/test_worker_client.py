@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MODULE, ROOT
 
 from HCCNetSlicer import scratch
 from HCCNetSlicer.scratch import ScratchFolders
@@ -37,6 +36,8 @@ QUICK = 0.01
 LONG = Patience(start=30.0, silence=30.0)
 MakeClient = Callable[..., WorkerClient]
 
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "HCCNet"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="asks /proc or signals about processes")
 
 
