@@ -11,7 +11,8 @@ import hashlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +151,42 @@ class Box:
     high: tuple[float, float, float]
 
 
+Confidence = Literal["certain", "probable", "ambiguous", "none"]
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image of an exam as it was found, whether or not it became a channel.
+
+    ``series_uid`` and ``files`` are for programs: they may identify a patient and belong into no log, message or report.
+
+    Args:
+        name: unique within the exam, e.g. ``series 8, b 400``, or a file's name without its suffix.
+        description: what the scanner or the file says of it, e.g. the series description; may be empty.
+        channel: the channel that it became, or None.
+        recognised_by: by what it got its channel: ``name``, ``b-value``, ``description``, ``echo time``, ``time after
+            contrast``, ``table``; empty where it got none.
+        confidence: ``certain`` by its name, a b-value in the header or the user's table; ``probable`` by words or times;
+            ``ambiguous`` where it may be one of several; ``none`` where nothing is known.
+        reason: why it is not used, a clause without a full stop; empty where it is used.
+        grid: where its voxels lie; None where that can't be said.
+        details: what sets it apart in its series, for people: ``{"b": "400"}``, ``{"phase": "2 of 6", "seconds": "+25"}``.
+        series_uid: of DICOM.
+        files: that it was read from.
+    """
+
+    name: str
+    description: str = ""
+    channel: str | None = None
+    recognised_by: str = ""
+    confidence: Confidence = "none"
+    reason: str = ""
+    grid: Grid | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+    series_uid: str = ""
+    files: tuple[Path, ...] = ()
+
+
 @dataclass(frozen=True)
 class Exam:
     """One MRI visit.
@@ -162,6 +199,7 @@ class Exam:
         liver_box: a box around the liver, or None.
         unknown_files: names of images that belong to no channel; quoted where a channel is missing.
         resample_channels: the user says that the channels share one patient space though not one grid.
+        found: every image that was found in it, with what it was taken for; empty where the reader does not tell.
     """
 
     exam_id: str
@@ -172,6 +210,7 @@ class Exam:
     problems: tuple[Problem, ...] = ()
     unknown_files: tuple[str, ...] = ()
     resample_channels: bool = False
+    found: tuple[FoundImage, ...] = ()
 
 
 @dataclass(frozen=True)
