@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from HCCNetLib.readers.dicom import is_dicom, is_dicom_folder, read_dicom
 from HCCNetLib.readers.exams import (
     ReadingOptions,
     check_images,
@@ -65,7 +66,11 @@ def read_input(path: str | Path, options: ReadingOptions | None = None) -> Cohor
     if not is_folder:
         if path.suffix.lower() in (".csv", ".tsv"):
             return read_cohort_table(path, options)
+        if is_dicom(path):
+            return read_dicom(path, options)
         raise Refusal("unknown_input", f"{path.name} is neither a folder nor a table. Expected {_FORMS}.")
+    if is_dicom_folder(path):
+        return read_dicom(path, options)
     if is_patient_folder(path):
         return Cohort(patients=(read_patient_folder(path, options),), form="patient folder")
     cohort = read_cohort_folder(path, options)

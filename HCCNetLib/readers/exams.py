@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from HCCNetLib.readers.channels import (
     CHANNELS,
@@ -45,6 +46,8 @@ class ReadingOptions:
 
     merge_same_day: bool = False
     resample_channels: bool = False
+    one_patient: bool = False
+    channel_table: Any = None
 
 
 def assemble_exam(

@@ -130,7 +130,7 @@ class NiftiImage:
         except _signs_of_damage() as error:
             message = f"{self.source} is damaged or incomplete: its voxels can't be read. Export it again."
             raise Refusal("unreadable_file", message) from error
-        _refuse_unusable_voxels(data, self.source)
+        refuse_unusable_voxels(data, self.source)
         return data
 
 
@@ -222,7 +222,7 @@ def check_affine(affine: Affine, shown: str) -> None:
         raise Refusal("sheared_grid", message)
 
 
-def _refuse_unusable_voxels(data: NDArray[np.float32], source: str) -> None:
+def refuse_unusable_voxels(data: NDArray[np.float32], source: str) -> None:
     """Refuses NaN, infinity and values that no scanner makes: no statistic of them means anything."""
     finite = np.isfinite(data)
     if not finite.all():

@@ -1,0 +1,366 @@
+"""Form 6, a DICOM folder of any depth: frames → series → volumes → channels of dated exams."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from HCCNetLib.readers.channels import b_value_of
+from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, require_pydicom, walk
+from HCCNetLib.readers.dicom.frames import Frame, frames_of, tags_to_read
+from HCCNetLib.readers.dicom.image import image_of
+from HCCNetLib.readers.dicom.kinds import MAGNITUDE, dixon_of, kind_of
+from HCCNetLib.readers.dicom.stacks import Stack, name_of, stacks_of
+from HCCNetLib.readers.dicom.studies import Visit, by_patient, look_at_patient, visits_of
+from HCCNetLib.readers.exams import ReadingOptions, in_exam, look_at_date
+from HCCNetLib.readers.folders import name_as_given
+from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
+from HCCNetLib.readers.series import SeriesChannels, SeriesFacts, channels_of_series, is_t1
+from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Patient, Problem, Refusal
+
+FORM = "DICOM folder"
+_NO_ID = "(no patient id)"
+_SURE = ("name", "b-value", "table")
+
+
+def read_dicom(path: Path, options: ReadingOptions | None = None) -> Cohort:
+    """Reads form 6, or a single file of it; voxels are not read yet.
+
+    Raises:
+        Refusal: pydicom is missing, or no MR image is among the files; a patient who can't be read is refused alone.
+    """
+    options = options or ReadingOptions()
+    require_pydicom()
+    scan = _scan(path)
+    if not scan.frames:
+        raise Refusal("no_images", _nothing_found(scan))
+    patients: list[Patient] = []
+    refused: dict[str, Refusal] = {}
+    groups = {name_as_given(path): list(scan.frames)} if options.one_patient else by_patient(scan.frames)
+    for patient_id, frames in groups.items():
+        try:
+            patient = _read_patient(patient_id, frames, options)
+        except Refusal as refusal:
+            refused[patient_id or _NO_ID] = refusal
+        else:
+            patients += [patient] if patient is not None else []
+    if not patients and not refused:
+        raise Refusal("no_images", _nothing_found(scan))
+    folder = path if path.is_dir() else path.parent
+    outcomes = outcomes_beside(folder / OUTCOMES_FILE, [*(p.patient_id for p in patients), *refused])
+    return Cohort(
+        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
+        refused=refused,
+        outcomes=outcomes.of,
+        outcomes_refused=outcomes.refused,
+        problems=(*scan.problems(), *outcomes.problems),
+        form=FORM,
+    )
+
+
+# ---------------------------------------------------------------- files
+
+
+@dataclass
+class _Scan:
+    """What a folder held: its frames, and how many files gave none."""
+
+    frames: list[Frame]
+    damaged: int = 0
+    without_image: int = 0
+    copies: int = 0
+
+    def problems(self) -> list[Problem]:
+        """What was passed over, by number: a file's name may be a patient's."""
+        found = (
+            ("damaged_files", self.damaged, "begin like DICOM and can't be read as an image's header"),
+            ("copies", self.copies, "are copies of others"),
+        )
+        return [
+            Problem(
+                code, f"{count} file{'s' * (count > 1)} {says}; {'they were' if count > 1 else 'it was'} passed over."
+            )
+            for code, count, says in found
+            if count
+        ]
+
+
+def _scan(path: Path) -> _Scan:
+    scan = _Scan([])
+    seen: dict[tuple[str, int], Frame] = {}
+    tags = tags_to_read()
+    with quietly():
+        for file in walk(path) if path.is_dir() else [path]:
+            if not is_dicom(file):
+                continue
+            header = read_header(file, tags)
+            frames = [] if header is None else frames_of(header)
+            images = [frame for frame in frames if min(frame.shape) > 0 and frame.series_uid]
+            if not images:
+                is_something = any(frame.modality not in ("", "MR") for frame in frames)
+                scan.without_image += is_something
+                scan.damaged += not is_something and not _is_directory(file)
+                continue
+            new = [frame for frame in images if not _is_copy(frame, seen)]
+            scan.copies += not new
+            scan.frames += new
+    return scan
+
+
+def _is_directory(file: Path) -> bool:
+    return file.name.upper().startswith("DICOMDIR")
+
+
+def _is_copy(frame: Frame, seen: dict[tuple[str, int], Frame]) -> bool:
+    """Whether a frame of the same object that says the same was there before."""
+    if not frame.instance_uid:
+        return False
+    first = seen.setdefault((frame.instance_uid, frame.index), frame)
+    return first is not frame and replace(frame, path=first.path) == first
+
+
+def _nothing_found(scan: _Scan) -> str:
+    others = Counter(kind_of(frame) for frame in scan.frames)
+    there = "; ".join(f"{kind} ({count})" for kind, count in others.most_common(5) if kind)
+    there = f" Found instead: {there}." if there else ""
+    damaged = f" {scan.damaged} file(s) that begin like DICOM can't be read." if scan.damaged else ""
+    return (
+        f"The DICOM files hold no MR image that can be used.{there}{damaged} Give the folder that holds the MR series."
+    )
+
+
+# ---------------------------------------------------------------- patients and exams
+
+
+def _read_patient(patient_id: str, frames: list[Frame], options: ReadingOptions) -> Patient | None:
+    """None where nothing of the patient's is an MR image."""
+    visits = visits_of(frames, options.merge_same_day)
+    if not visits:
+        return None
+    if not patient_id:
+        message = (
+            f"{len({frame.path for frame in frames})} files have no patient id: whose they are can't be told. If all of the "
+            f"input is one patient's, say --one-patient."
+        )
+        raise Refusal("missing_patient_id", message)
+    problems = [] if options.one_patient else look_at_patient(frames)
+    exams = [_read_exam(patient_id, visit, options) for visit in visits]
+    kept = [exam for exam in exams if exam is not None]
+    if not kept:
+        raise Refusal("no_exams", "The table of channels leaves no image of the patient. Correct it.")
+    return Patient(patient_id, tuple(kept), tuple(problems))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A volume of an exam: its name there, what it is, and what is known of it for the rules."""
+
+    name: str
+    stack: Stack
+    facts: SeriesFacts
+
+
+def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam | None:
+    """An exam with the channels that its volumes surely are; None where the user's table leaves nothing of it."""
+    exam_id = visit.date.isoformat()
+    where = f"exam {exam_id}"
+    try:
+        problems = [*look_at_date(visit.date), *visit.problems]
+        candidates = _candidates(visit)
+        table = options.channel_table.for_exam(patient_id, exam_id, visit.date) if options.channel_table else None
+        chosen: dict[str, str | None] = {}
+        for candidate in candidates:
+            said = table.look_up(candidate.name, candidate.facts.description) if table else None
+            if said is not None:
+                chosen[candidate.name] = said.channel
+        if candidates and set(chosen.values()) == {None} and len(chosen) == len(candidates):
+            return None
+        _refuse_unusable_choice(candidates, chosen)
+        usable = {c.name: c.facts for c in candidates if c.stack.refusal is None}
+        assigned = channels_of_series(usable, where, chosen)
+    except Refusal as refusal:
+        raise in_exam(refusal, exam_id) from refusal
+    found = tuple(_found(candidate, assigned, chosen) for candidate in candidates)
+    stacks = {candidate.name: candidate.stack for candidate in candidates}
+    images = {
+        channel: image_of(stacks[name].frames, grid, name)
+        for channel, (name, _) in sorted(assigned.channels.items())
+        if (grid := stacks[name].grid) is not None
+    }
+    problems += [Problem(p.code, f"{p.channel} of {where}: {p.says}") for p in assigned.problems]
+    problems += _look_at_probable(found)
+    return Exam(
+        exam_id=exam_id,
+        date=visit.date,
+        images=images,
+        problems=tuple(replace(problem, exam_id=exam_id) for problem in problems),
+        unknown_files=_worth_naming(found),
+        resample_channels=options.resample_channels,
+        found=found,
+    )
+
+
+def _candidates(visit: Visit) -> list[_Candidate]:
+    """All volumes of an exam, in the order of series numbers, each with a name of its own."""
+    by_series: dict[str, list[Frame]] = {}
+    for frame in visit.frames:
+        by_series.setdefault(frame.series_uid, []).append(frame)
+    series = sorted(by_series.values(), key=_series_order)
+    titles = _unique([f"series {frames[0].series_number or '(no number)'}" for frames in series])
+    stacks = [
+        (title, stack) for title, frames in zip(titles, series, strict=True) for stack in stacks_of(frames, title)
+    ]
+    names = _unique([name_of(title, stack) for title, stack in stacks])
+    facts = [_facts(name, stack) for name, (_, stack) in zip(names, stacks, strict=True)]
+    told = _with_phases([stack for _, stack in stacks], facts)
+    return [_Candidate(*parts) for parts in zip(names, told, facts, strict=True)]
+
+
+def _series_order(frames: Sequence[Frame]) -> tuple[int, str, str]:
+    number = frames[0].series_number
+    return (int(number) if number.lstrip("-").isdigit() else 10**9, number, frames[0].series_uid)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names with a number behind those that occur again."""
+    counts: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        counts[name] += 1
+        unique.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    return unique
+
+
+def _facts(name: str, stack: Stack) -> SeriesFacts:
+    first = stack.frames[0]
+    return SeriesFacts(
+        name=name,
+        description=first.description,
+        b_value=first.b_value,
+        unfit=stack.kind or stack.part_of,
+        is_diffusion=stack.is_diffusion,
+        dixon=dixon_of(first),
+        series=first.series_uid,
+        echo_time=first.echo_time,
+        field_strength=first.field_strength,
+        seconds_after_contrast=_seconds_after_contrast(stack),
+        protocol=_protocol(stack),
+    )
+
+
+def _seconds_after_contrast(stack: Stack) -> float | None:
+    """From the injection to the beginning of the acquisition, across midnight too."""
+    given = next((f.contrast_seconds for f in stack.frames if f.contrast_seconds is not None), None)
+    if given is None or stack.acquired is None:
+        return None
+    midnight = datetime.datetime.combine(stack.acquired.date(), datetime.time())
+    seconds = (stack.acquired - midnight).total_seconds() - given
+    return (seconds + 43_200) % 86_400 - 43_200
+
+
+def _protocol(stack: Stack) -> str:
+    """What the phases of one dynamic examination have in common: the description but for numbers, the grid, the echo."""
+    first = stack.frames[0]
+    words = re.sub(r"[\d.,]+", "", first.description.lower())
+    spacing = " ".join(f"{s:.3f}" for s in first.spacing or ())
+    echo = "" if first.echo_time is None else f"{first.echo_time:.1f}"
+    return f"{words}|{first.shape}|{len(stack.frames)}|{spacing}|{echo}|{first.image_type[2:]}"
+
+
+def _with_phases(stacks: Sequence[Stack], facts: Sequence[SeriesFacts]) -> list[Stack]:
+    """Phases of a dynamic examination told in the order of their times, also where each is a series of its own."""
+    groups: dict[str, list[int]] = {}
+    for number, (stack, known) in enumerate(zip(stacks, facts, strict=True)):
+        if stack.refusal is None and stack.acquired is not None and is_t1(known):
+            groups.setdefault(known.protocol, []).append(number)
+    told = list(stacks)
+    for numbers in groups.values():
+        if len(numbers) < 2 or len({stacks[n].acquired for n in numbers}) < len(numbers):
+            continue
+        ordered = sorted(numbers, key=lambda n: stacks[n].acquired or datetime.datetime.min)
+        for place, number in enumerate(ordered, start=1):
+            words = f"{place} of {len(ordered)} ({_since(stacks[number], stacks[ordered[0]], facts[number])})"
+            told[number] = replace(stacks[number], details={**stacks[number].details, "phase": words})
+    return told
+
+
+def _since(stack: Stack, first: Stack, facts: SeriesFacts) -> str:
+    if facts.seconds_after_contrast is not None:
+        return f"{facts.seconds_after_contrast:+.0f} s from contrast"
+    assert stack.acquired is not None
+    assert first.acquired is not None
+    return f"{(stack.acquired - first.acquired).total_seconds():+.0f} s"
+
+
+# ---------------------------------------------------------------- what became of each
+
+
+def _found(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str, str | None]) -> FoundImage:
+    stack, facts = candidate.stack, candidate.facts
+    channel, by = next(((c, by) for c, (name, by) in assigned.channels.items() if name == candidate.name), (None, ""))
+    confidence: Confidence = "none"
+    if channel is not None:
+        is_near = by == "b-value" and round(facts.b_value or 0.0) != b_value_of(channel)
+        confidence = "certain" if by in _SURE and not is_near else "probable"
+    elif candidate.name in assigned.ambiguous:
+        confidence = "ambiguous"
+    return FoundImage(
+        name=candidate.name,
+        description=facts.description,
+        channel=channel,
+        recognised_by=by,
+        confidence=confidence,
+        reason="" if channel is not None else _reason(candidate, assigned, chosen),
+        grid=stack.grid,
+        details=stack.details,
+        series_uid=stack.frames[0].series_uid,
+        files=tuple(dict.fromkeys(frame.path for frame in stack.frames)),
+    )
+
+
+def _reason(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str, str | None]) -> str:
+    """Why a volume is no channel, as a clause."""
+    stack, name = candidate.stack, candidate.name
+    if name in chosen:
+        return "left out by the table of channels"
+    if candidate.facts.unfit:
+        return candidate.facts.unfit
+    if stack.refusal is not None:
+        return stack.refusal.message.removeprefix(name).removeprefix(":").strip().rstrip(".")
+    if name in assigned.ambiguous:
+        return f"may be {assigned.ambiguous[name]}, as others may or its words and times disagree"
+    if stack.kind == MAGNITUDE and candidate.facts.b_value is not None and candidate.facts.b_value >= 1:
+        return "no channel has this b-value"
+    return "nothing says which channel it is"
+
+
+def _refuse_unusable_choice(candidates: Sequence[_Candidate], chosen: Mapping[str, str | None]) -> None:
+    """The user's table may call a map a channel, but not what has no place in the patient."""
+    for candidate in candidates:
+        if chosen.get(candidate.name) is not None and candidate.stack.refusal is not None:
+            raise candidate.stack.refusal
+
+
+def _look_at_probable(found: Sequence[FoundImage]) -> list[Problem]:
+    # That a b-value is only near is told with it.
+    probable = [image for image in found if image.confidence == "probable" and image.recognised_by != "b-value"]
+    if not probable:
+        return []
+    names = ", ".join(
+        f"{image.channel} is {image.name} ({image.description or image.recognised_by})" for image in probable
+    )
+    message = f"recognised by words or times alone: {names}. Check them; --channels overrides."
+    return [Problem("channel_probable", message)]
+
+
+def _worth_naming(found: Sequence[FoundImage]) -> tuple[str, ...]:
+    """Volumes that a missing channel may be: not the maps, nor what is obviously another plane or a localizer."""
+    return tuple(
+        f"{image.name} ({', '.join(filter(None, (image.description, image.reason)))})"
+        for image in found
+        if image.channel is None and (image.confidence == "ambiguous" or image.grid is None)
+    )

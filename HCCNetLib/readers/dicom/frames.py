@@ -1,0 +1,475 @@
+"""Headers → frames: one 2D image each, with all that tells which volume of which exam it belongs to.
+
+A classic file is one frame. Of an enhanced file each frame's values are looked up in its own functional groups, then in
+the shared ones, then in the file's header.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from HCCNetLib.readers.dicom.files import DAMAGE, Header
+from HCCNetLib.readers.series import plausible_b_value
+from HCCNetLib.records import PHANTOM_MARK
+
+MR_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.1": "Enhanced MR",
+    "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR",
+}
+_MOST_FRAMES = 50_000
+
+_Vector = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One 2D image.
+
+    Args:
+        path: the file it lies in.
+        index: its number in the file, from 0.
+        instance_uid: of the file's object.
+        patient_id: as written.
+        birth_date: as written; only to tell patients apart whose ids are alike.
+        study_uid: of the study.
+        study_date: day of the study, or None.
+        study_seconds: time of day at which the study began, or None.
+        series_uid: of the series.
+        series_number: as written, or empty.
+        description: of the series.
+        sequence: name of the pulse sequence and of the protocol, in words.
+        modality: e.g. ``MR``.
+        sop_class: UID of the kind of object.
+        shape: rows and columns.
+        is_colour: more than one sample per pixel.
+        image_type: words of Image Type or, of an enhanced file, Frame Type; capitals.
+        component: ``M``, ``P``, ``R``, ``I`` where a tag says so, else empty.
+        position: of the first pixel's centre, mm, LPS; None where it is not there.
+        orientation: direction of rows, then of columns, LPS; None where it is not there.
+        spacing: between rows, between columns, mm; None where it is not there.
+        thickness: of the slice, mm; None where it is not there.
+        b_value: s/mm², or None.
+        direction: of the diffusion gradient, as written; empty where there is none, ``isotropic`` of a trace image.
+        echo_time: ms, or None.
+        inversion_time: ms, or None.
+        temporal_position: or None.
+        trigger_time: ms, or None.
+        acquisition_number: or None.
+        acquired: when, or None.
+        contrast_seconds: time of day at which the contrast agent was given, or None.
+        field_strength: T, or None.
+        slope: of stored to displayed value.
+        intercept: of stored to displayed value.
+        instance_number: or None.
+        dimensions: of an enhanced file, the frame's number along each of its dimensions.
+        is_phantom: marked as generated.
+    """
+
+    path: Path
+    index: int
+    instance_uid: str
+    patient_id: str
+    birth_date: str
+    study_uid: str
+    study_date: datetime.date | None
+    study_seconds: float | None
+    series_uid: str
+    series_number: str
+    description: str
+    sequence: str
+    modality: str
+    sop_class: str
+    shape: tuple[int, int]
+    is_colour: bool
+    image_type: tuple[str, ...]
+    component: str
+    position: _Vector | None
+    orientation: _Vector | None
+    spacing: _Vector | None
+    thickness: float | None
+    b_value: float | None
+    direction: str
+    echo_time: float | None
+    inversion_time: float | None
+    temporal_position: int | None
+    trigger_time: float | None
+    acquisition_number: int | None
+    acquired: datetime.datetime | None
+    contrast_seconds: float | None
+    field_strength: float | None
+    slope: float
+    intercept: float
+    instance_number: int | None
+    dimensions: tuple[int, ...]
+    is_phantom: bool
+
+
+def _tag(group: int, element: int) -> int:
+    return group << 16 | element
+
+
+_SHARED, _PER_FRAME = _tag(0x5200, 0x9229), _tag(0x5200, 0x9230)
+_PATIENT_ID, _BIRTH_DATE, _COMMENTS = _tag(0x10, 0x20), _tag(0x10, 0x30), _tag(0x20, 0x4000)
+_STUDY_UID, _SERIES_UID, _INSTANCE_UID = _tag(0x20, 0xD), _tag(0x20, 0xE), _tag(0x8, 0x18)
+_STUDY_DATE, _SERIES_DATE, _ACQUISITION_DATE, _CONTENT_DATE = (_tag(0x8, e) for e in (0x20, 0x21, 0x22, 0x23))
+_STUDY_TIME, _SERIES_TIME, _ACQUISITION_TIME, _CONTENT_TIME = (_tag(0x8, e) for e in (0x30, 0x31, 0x32, 0x33))
+_ACQUISITION_DATETIME, _FRAME_DATETIME = _tag(0x8, 0x2A), _tag(0x18, 0x9074)
+_SERIES_NUMBER, _ACQUISITION_NUMBER, _INSTANCE_NUMBER = _tag(0x20, 0x11), _tag(0x20, 0x12), _tag(0x20, 0x13)
+_DESCRIPTION, _PROTOCOL, _SEQUENCE_NAME = _tag(0x8, 0x103E), _tag(0x18, 0x1030), _tag(0x18, 0x24)
+_SCANNING_SEQUENCE, _MODALITY, _SOP_CLASS = _tag(0x18, 0x20), _tag(0x8, 0x60), _tag(0x8, 0x16)
+_ROWS, _COLUMNS, _SAMPLES, _FRAMES = _tag(0x28, 0x10), _tag(0x28, 0x11), _tag(0x28, 0x2), _tag(0x28, 0x8)
+_IMAGE_TYPE, _FRAME_TYPE, _COMPONENT = _tag(0x8, 0x8), _tag(0x8, 0x9007), _tag(0x8, 0x9208)
+_POSITION, _ORIENTATION, _SPACING = _tag(0x20, 0x32), _tag(0x20, 0x37), _tag(0x28, 0x30)
+_B_VALUE, _DIRECTIONALITY, _GRADIENT = _tag(0x18, 0x9087), _tag(0x18, 0x9075), _tag(0x18, 0x9089)
+_ECHO_TIME, _EFFECTIVE_ECHO_TIME = _tag(0x18, 0x81), _tag(0x18, 0x9082)
+_INVERSION_TIME, _INVERSION_TIMES = _tag(0x18, 0x82), _tag(0x18, 0x9079)
+_TEMPORAL_POSITION, _TEMPORAL_INDEX = _tag(0x20, 0x100), _tag(0x20, 0x9128)
+_TRIGGER_TIME, _TRIGGER_DELAY = _tag(0x18, 0x1060), _tag(0x20, 0x9153)
+_DIMENSIONS, _THICKNESS = _tag(0x20, 0x9157), _tag(0x18, 0x50)
+_CONTRAST_TIME, _FIELD_STRENGTH = _tag(0x18, 0x1042), _tag(0x18, 0x87)
+_SLOPE, _INTERCEPT = _tag(0x28, 0x1053), _tag(0x28, 0x1052)
+
+# Functional groups, by what is looked up in them; the diffusion group nests the gradient once more.
+_GROUPS = {
+    _FRAME_TYPE: _tag(0x18, 0x9226),
+    _COMPONENT: _tag(0x18, 0x9226),
+    _POSITION: _tag(0x20, 0x9113),
+    _ORIENTATION: _tag(0x20, 0x9116),
+    _SPACING: _tag(0x28, 0x9110),
+    _THICKNESS: _tag(0x28, 0x9110),
+    _B_VALUE: _tag(0x18, 0x9117),
+    _DIRECTIONALITY: _tag(0x18, 0x9117),
+    _EFFECTIVE_ECHO_TIME: _tag(0x18, 0x9114),
+    _INVERSION_TIMES: _tag(0x18, 0x9115),
+    _TEMPORAL_INDEX: _tag(0x20, 0x9111),
+    _FRAME_DATETIME: _tag(0x20, 0x9111),
+    _DIMENSIONS: _tag(0x20, 0x9111),
+    _TRIGGER_DELAY: _tag(0x18, 0x9118),
+    _SLOPE: _tag(0x28, 0x9145),
+    _INTERCEPT: _tag(0x28, 0x9145),
+}
+_DIFFUSION_GROUP, _GRADIENT_GROUP = _tag(0x18, 0x9117), _tag(0x18, 0x9076)
+_PHILIPS_CLASSIC = _tag(0x2005, 0x140F)  # a Philips classic file repeats some functional groups in it
+
+
+@dataclass(frozen=True)
+class _Private:
+    """A vendor's own element: its group, the low byte of its number, whose block it is in, and how its bytes are read."""
+
+    group: int
+    element: int
+    creator: str
+    form: str = ""  # of struct, where an implicit representation leaves raw numbers; else text
+
+
+_SIEMENS_B = _Private(0x19, 0x0C, "siemens mr header")
+_SIEMENS_DIRECTIONALITY = _Private(0x19, 0x0D, "siemens mr header")
+_SIEMENS_GRADIENT = _Private(0x19, 0x0E, "siemens mr header", "<3d")
+_PHILIPS_B = _Private(0x2001, 0x03, "philips imaging dd 001", "<f")
+_PHILIPS_DIRECTION = _Private(0x2001, 0x04, "philips imaging dd 001")
+_UIH_B = _Private(0x65, 0x09, "image private header", "<d")
+_UIH_GRADIENT = _Private(0x65, 0x37, "image private header", "<3d")
+_GE_B = _Private(0x43, 0x39, "gems_parm_01")
+_GE_COMPONENT = _Private(0x43, 0x2F, "gems_parm_01", "<h")
+_GE_GRADIENT = tuple(_Private(0x19, e, "gems_acqu_01", "<d") for e in (0xBB, 0xBC, 0xBD))
+_PRIVATE = (
+    *(_SIEMENS_B, _SIEMENS_DIRECTIONALITY, _SIEMENS_GRADIENT, _PHILIPS_B, _PHILIPS_DIRECTION, _UIH_B, _UIH_GRADIENT),
+    *(_GE_B, _GE_COMPONENT, *_GE_GRADIENT),
+)
+_BLOCKS = range(0x10, 0x18)
+_B_OF_VENDORS = (_SIEMENS_B, _PHILIPS_B, _UIH_B)
+_GE_OFFSET = 100_000.0
+
+
+def tags_to_read() -> list[Any]:
+    """All tags that a frame is made of, for pydicom to pass over the others."""
+    from pydicom.tag import Tag
+
+    public = [value for name, value in globals().items() if name.startswith("_") and type(value) is int]
+    private = [p.group << 16 | b << 8 | p.element for p in _PRIVATE for b in _BLOCKS]
+    creators = [p.group << 16 | b for p in _PRIVATE for b in _BLOCKS]
+    return [Tag(value) for value in {*public, *_GROUPS.values(), *private, *creators} if value > 0xFFFF]
+
+
+def frames_of(header: Header) -> list[Frame]:
+    """The frames of a file; none where it says nothing that can be used, e.g. is no image."""
+    try:
+        return list(_frames(header))
+    except DAMAGE:
+        return []
+
+
+def _frames(header: Header) -> Iterator[Frame]:
+    tags = header.tags
+    own, shared = _items(tags, _PER_FRAME), _items(tags, _SHARED)
+    count = _whole(tags, _FRAMES) or 1
+    if not 1 <= count <= _MOST_FRAMES or (own and len(own) < count):
+        raise ValueError("the number of frames does not fit")
+    common = _common(header)
+    for index in range(count):
+        places = [*own[index : index + 1], *shared[:1]]
+        yield Frame(path=header.path, index=index, **common, **_of_frame(tags, places))
+
+
+def _common(header: Header) -> dict[str, Any]:
+    """What all frames of a file share."""
+    tags = header.tags
+    return {
+        "instance_uid": _text(tags, _INSTANCE_UID),
+        "patient_id": _text(tags, _PATIENT_ID),
+        "birth_date": _text(tags, _BIRTH_DATE),
+        "study_uid": _text(tags, _STUDY_UID),
+        "study_date": _date(_text(tags, _STUDY_DATE)),
+        "study_seconds": _seconds(_text(tags, _STUDY_TIME)),
+        "series_uid": _text(tags, _SERIES_UID),
+        "series_number": _text(tags, _SERIES_NUMBER),
+        "description": " ".join(_text(tags, _DESCRIPTION).split()) or " ".join(_text(tags, _PROTOCOL).split()),
+        "sequence": " ".join(f"{_text(tags, _SEQUENCE_NAME)} {_text(tags, _SCANNING_SEQUENCE)}".split()),
+        "modality": _text(tags, _MODALITY).upper(),
+        "sop_class": _text(tags, _SOP_CLASS),
+        "shape": (_whole(tags, _ROWS) or 0, _whole(tags, _COLUMNS) or 0),
+        "is_colour": (_whole(tags, _SAMPLES) or 1) != 1,
+        "acquisition_number": _whole(tags, _ACQUISITION_NUMBER),
+        "contrast_seconds": _seconds(_text(tags, _CONTRAST_TIME)),
+        "field_strength": _number(tags, _FIELD_STRENGTH),
+        "instance_number": _whole(tags, _INSTANCE_NUMBER),
+        "is_phantom": _text(tags, _COMMENTS) == PHANTOM_MARK,
+    }
+
+
+def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
+    """What is a frame's own; ``places`` are its functional groups, then the shared ones."""
+
+    def find(tag: int) -> Any:
+        return _find(tags, places, tag)
+
+    image_type = _words(find(_FRAME_TYPE)) or _words(_value(tags, _IMAGE_TYPE))
+    inversion = _first(find(_INVERSION_TIMES)) if places else _number(tags, _INVERSION_TIME)
+    slope, intercept = _first(find(_SLOPE)), _first(find(_INTERCEPT))
+    return {
+        "image_type": image_type,
+        "component": _component(tags, find(_COMPONENT)),
+        "position": _vector(find(_POSITION), 3),
+        "orientation": _vector(find(_ORIENTATION), 6),
+        "spacing": _vector(find(_SPACING), 2),
+        "thickness": _first(find(_THICKNESS)),
+        "b_value": _b_value(tags, places),
+        "direction": _direction(tags, places),
+        "echo_time": _first(find(_EFFECTIVE_ECHO_TIME)) or _number(tags, _ECHO_TIME),
+        "inversion_time": inversion,
+        "temporal_position": _as_whole(find(_TEMPORAL_INDEX)) or _whole(tags, _TEMPORAL_POSITION),
+        "trigger_time": _first(find(_TRIGGER_DELAY)) if places else _number(tags, _TRIGGER_TIME),
+        "acquired": _acquired(tags, find(_FRAME_DATETIME)),
+        "dimensions": _dimensions(find(_DIMENSIONS)),
+        "slope": 1.0 if slope is None else slope,
+        "intercept": 0.0 if intercept is None else intercept,
+    }
+
+
+# ---------------------------------------------------------------- single values
+
+
+def _value(tags: Any, tag: int) -> Any:
+    """An element's value, None where it is missing or no value of its kind."""
+    try:
+        return tags[tag].value if tag in tags else None
+    except DAMAGE:
+        return None
+
+
+def _items(tags: Any, tag: int) -> Sequence[Any]:
+    value = _value(tags, tag)
+    return value if value is not None and type(value).__name__ == "Sequence" else ()
+
+
+def _text(tags: Any, tag: int) -> str:
+    value = _value(tags, tag)
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace")
+    if not isinstance(value, str) and isinstance(value, Sequence):
+        value = " ".join(str(part) for part in value)
+    return "".join(c if c.isprintable() else " " for c in str(value)).strip()
+
+
+def _first(value: Any) -> float | None:
+    """The first number of a value."""
+    if isinstance(value, bytes) or value is None:
+        return None
+    try:
+        number = float(value if isinstance(value, str) or not isinstance(value, Sequence) else value[0])
+    except DAMAGE:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _number(tags: Any, tag: int) -> float | None:
+    return _first(_value(tags, tag))
+
+
+def _as_whole(value: Any) -> int | None:
+    number = _first(value)
+    return None if number is None else int(number)
+
+
+def _whole(tags: Any, tag: int) -> int | None:
+    return _as_whole(_value(tags, tag))
+
+
+def _vector(value: Any, length: int) -> _Vector | None:
+    if value is None or isinstance(value, str | bytes) or not isinstance(value, Sequence) or len(value) != length:
+        return None
+    try:
+        numbers = tuple(float(part) for part in value)
+    except DAMAGE:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def _dimensions(value: Any) -> tuple[int, ...]:
+    if value is None or isinstance(value, str | bytes | int) or not isinstance(value, Sequence):
+        return ()
+    return tuple(int(part) for part in value)
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if value is None or isinstance(value, bytes):
+        return ()
+    parts = value.split("\\") if isinstance(value, str) else list(value)
+    return tuple(str(part).strip().upper() for part in parts)
+
+
+def _find(tags: Any, places: Sequence[Any], tag: int) -> Any:
+    """A value from the functional groups of a frame, else from the header, where some write it nevertheless."""
+    for place in places:
+        for item in _items(place, _GROUPS[tag]):
+            value = _value(item, tag)
+            if value is not None:
+                return value
+    return _value(tags, tag)
+
+
+def _date(text: str) -> datetime.date | None:
+    digits = text.replace(".", "").replace("-", "")[:8]
+    try:
+        return datetime.datetime.strptime(digits, "%Y%m%d").date() if len(digits) == 8 and digits.isdigit() else None
+    except ValueError:
+        return None
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds since midnight of a time as DICOM writes it, ``HHMMSS.ffffff``, and of older ways with colons."""
+    digits, _, fraction = text.replace(":", "").partition(".")
+    digits = digits[:6].ljust(6, "0") if len(digits) in (2, 4, 6) else ""
+    if not digits.isdigit():
+        return None
+    hours, minutes, seconds = int(digits[:2]), int(digits[2:4]), int(digits[4:])
+    if hours > 23 or minutes > 59 or seconds > 60:
+        return None
+    return hours * 3600 + minutes * 60 + seconds + (float(f"0.{fraction}") if fraction.isdigit() else 0.0)
+
+
+def _moment(date: datetime.date | None, seconds: float | None) -> datetime.datetime | None:
+    if date is None or seconds is None:
+        return None
+    return datetime.datetime.combine(date, datetime.time()) + datetime.timedelta(seconds=seconds)
+
+
+def _acquired(tags: Any, of_frame: Any) -> datetime.datetime | None:
+    """When a frame was acquired; the time at which its series began is better than none."""
+    for text in (str(of_frame or ""), _text(tags, _ACQUISITION_DATETIME)):
+        moment = _moment(_date(text[:8]), _seconds(text[8:].partition("+")[0].partition("-")[0]))
+        if moment is not None:
+            return moment
+    day = _date(_text(tags, _STUDY_DATE))
+    for date, time in (
+        (_ACQUISITION_DATE, _ACQUISITION_TIME),
+        (_CONTENT_DATE, _CONTENT_TIME),
+        (_SERIES_DATE, _SERIES_TIME),
+    ):
+        moment = _moment(_date(_text(tags, date)) or day, _seconds(_text(tags, time)))
+        if moment is not None:
+            return moment
+    return _moment(_date(_text(tags, _ACQUISITION_DATE)) or _date(_text(tags, _SERIES_DATE)), 0.0)
+
+
+# ---------------------------------------------------------------- vendors
+
+
+def _private(tags: Any, private: _Private) -> Any:
+    """A vendor's element in whichever block its creator reserved; where creators were removed, in the usual one."""
+    usual = private.group << 16 | 0x1000 | private.element
+    reserved = False
+    for block in _BLOCKS:
+        creator = _text(tags, private.group << 16 | block).lower()
+        reserved = reserved or bool(creator)
+        if creator == private.creator:
+            return _decoded(_value(tags, private.group << 16 | block << 8 | private.element), private.form)
+    return None if reserved else _decoded(_value(tags, usual), private.form)
+
+
+def _decoded(value: Any, form: str) -> Any:
+    """A value of unknown representation: text, or the numbers that its vendor writes."""
+    if not isinstance(value, bytes):
+        return value
+    if form and len(value) == struct.calcsize(form):
+        numbers = struct.unpack(form, value)
+        return numbers[0] if len(numbers) == 1 else list(numbers)
+    text = value.decode("ascii", "replace").strip("\0 ")
+    return text.split("\\") if "\\" in text else text
+
+
+def _b_value(tags: Any, places: Sequence[Any]) -> float | None:
+    """s/mm²: the standard's place, also nested, then the vendors' own."""
+    candidates = [_find(tags, places, _B_VALUE)]
+    for item in _items(tags, _PHILIPS_CLASSIC)[:1]:
+        candidates.append(_find(item, [item], _B_VALUE))
+    for item in _items(tags, _DIFFUSION_GROUP)[:1]:
+        candidates.append(_value(item, _B_VALUE))
+    for place in (*places, tags):
+        candidates += [_private(place, private) for private in _B_OF_VENDORS]
+    for candidate in candidates:
+        number = plausible_b_value(candidate if isinstance(candidate, float) else _first(candidate))
+        if number is not None:
+            return number
+    number = _first(_private(tags, _GE_B))
+    return None if number is None else plausible_b_value(math.fmod(number, _GE_OFFSET))
+
+
+def _direction(tags: Any, places: Sequence[Any]) -> str:
+    """Of the diffusion gradient, only to tell directions apart; ``isotropic`` of a trace image."""
+    codes = {
+        str(_find(tags, places, _DIRECTIONALITY) or "").upper(),
+        str(_private(tags, _SIEMENS_DIRECTIONALITY) or "").strip().upper(),
+    }
+    if "ISOTROPIC" in codes or str(_private(tags, _PHILIPS_DIRECTION) or "").strip().upper() == "I":
+        return "isotropic"
+    nested = [item for place in (*places, tags) for item in _items(place, _DIFFUSION_GROUP)]
+    gradients = [_value(item, _GRADIENT) for group in nested for item in _items(group, _GRADIENT_GROUP)]
+    gradients += [_value(tags, _GRADIENT), _private(tags, _SIEMENS_GRADIENT), _private(tags, _UIH_GRADIENT)]
+    ge = [_first(_private(tags, part)) for part in _GE_GRADIENT]
+    gradients.append(None if None in ge else ge)
+    for gradient in gradients:
+        vector = _vector(gradient, 3)
+        if vector is not None and any(vector):
+            return " ".join(f"{part:+.3f}" for part in vector)
+    return ""
+
+
+def _component(tags: Any, complex_component: Any) -> str:
+    """``M``, ``P``, ``R`` or ``I`` where a tag of its own says so."""
+    letter = {"MAGNITUDE": "M", "PHASE": "P", "REAL": "R", "IMAGINARY": "I"}.get(
+        str(complex_component or "").strip().upper()
+    )
+    if letter:
+        return letter
+    code = _as_whole(_private(tags, _GE_COMPONENT))
+    return "" if code is None else {0: "M", 1: "P", 2: "R", 3: "I"}.get(code, "")
