@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from HCCNetLib.readers.assignment import SeriesProblem
 from HCCNetLib.readers.exams import describe_grid, look_at_date
 from HCCNetLib.readers.nifti import check_affine
-from HCCNetLib.readers.series import SeriesProblem
 from HCCNetLib.records import Grid, Refusal
 from HCCNetSlicer.hierarchy import Hierarchy, date_in_names
 from HCCNetSlicer.liver import looks_unlike_liver

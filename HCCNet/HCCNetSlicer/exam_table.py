@@ -9,20 +9,22 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import slicer
 import vtk
 
+from HCCNetLib.readers.assignment import channels_of_series
 from HCCNetLib.readers.channels import CHANNELS, assign_channels
 from HCCNetLib.readers.dates import parse_date
-from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, channels_of_series
+from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, plane_of, with_tags
 from HCCNetLib.records import Refusal
 from HCCNetSlicer.exam_problems import Cell, ProblemFinder, Row, TableProblem
 from HCCNetSlicer.hierarchy import Hierarchy, all_inputs, date_in_names, is_input, without_date
 from HCCNetSlicer.liver import LIVER_CLASSES
+from HCCNetSlicer.volumes import own_affine
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class ExamTable:
         self._hierarchy = Hierarchy(scene)
         self._tag_of = tag_of
         self._b_values: dict[str, frozenset[float]] = {}
+        self._texts: dict[tuple[str, str], str] = {}
         self._held: dict[str, vtk.vtkWeakReference] = {}
 
     @property
@@ -174,7 +177,7 @@ class ExamTable:
         """Forgets patient, rows and corrections; the columns stay."""
         self.state = TableState(self.state.channels, self.state.missing_channels)
         self.rows = ()
-        self._b_values, self._held = {}, {}
+        self._b_values, self._texts, self._held = {}, {}, {}
 
     # ------------------------------------------------------------ what the user corrects
 
@@ -289,7 +292,19 @@ class ExamTable:
         description = self._hierarchy.series_attribute(node, "SeriesDescription")
         values = self._b_values_of(node)
         b_value = next(iter(values)) if len(values) == 1 else None
-        return SeriesFacts(without_date(node.GetName() or ""), description, b_value, is_mixed=len(values) > 1)
+        facts = SeriesFacts(without_date(node.GetName() or ""), description, b_value, is_mixed=len(values) > 1)
+        instances = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+        if not instances:
+            return facts
+        through = own_affine(node)[:3, 2]  # slices of a series lie along the third axis
+        return replace(with_tags(facts, partial(self._text_of, instances[0])), plane=plane_of(through.tolist()))
+
+    def _text_of(self, uid: str, tag: str) -> str:
+        """A tag's value; what a database did not know, one that is opened later may."""
+        text = self._texts.get((uid, tag)) or self._tag_of(uid, tag)
+        if text:
+            self._texts[uid, tag] = text
+        return text
 
     def _b_values_of(self, node: Any) -> frozenset[float]:
         """The b-values of a volume's slices; those of one image are all the same."""

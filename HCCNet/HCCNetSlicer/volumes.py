@@ -56,7 +56,7 @@ def grid_of(node: Any) -> Grid:
     if world is None:
         return _bent_grid(node)
     x, y, z = node.GetImageData().GetDimensions()
-    return Grid((x, y, z), world @ _own_affine(node))
+    return Grid((x, y, z), world @ own_affine(node))
 
 
 def has_voxels(node: Any) -> bool:
@@ -70,10 +70,11 @@ def picture_of(node: Any) -> tuple[np.ndarray, Affine]:
     world = to_world(node)
     if world is None:
         return _bent(node)
-    return slicer.util.arrayFromVolume(node).transpose(2, 1, 0), world @ _own_affine(node)
+    return slicer.util.arrayFromVolume(node).transpose(2, 1, 0), world @ own_affine(node)
 
 
-def _own_affine(node: Any) -> Affine:
+def own_affine(node: Any) -> Affine:
+    """From voxel indices to the volume's own space (RAS+ mm), its transforms left out of account."""
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     return array_of(matrix)
@@ -116,7 +117,7 @@ def hardened_copy(node: Any) -> tuple[np.ndarray, Affine]:
         copy.CopyContent(node)
         copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         copy.HardenTransform()
-        return slicer.util.arrayFromVolume(copy).transpose(2, 1, 0).copy(), _own_affine(copy)
+        return slicer.util.arrayFromVolume(copy).transpose(2, 1, 0).copy(), own_affine(copy)
     finally:
         scene.RemoveNode(copy)
 

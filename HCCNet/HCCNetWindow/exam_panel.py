@@ -373,4 +373,7 @@ def how_words(cell: Cell) -> str:
         "name": _("Recognised by its name."),
         "b-value": _("Recognised by its b-value."),
         "description": _("Recognised by the series description: look whether it is right."),
+        "image type": _("Recognised by its image type: look whether it is right."),
+        "echo time": _("Recognised by its echo time: look whether it is right."),
+        "time after contrast": _("Recognised by its time after the contrast agent: look whether it is right."),
     }[cell.how]

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, channels_of_series, name_of_series
+from HCCNetLib.readers.assignment import channels_of_series
+from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, name_of_series
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from HCCNetLib.readers.assignment import SeriesChannels, channels_of_series
 from HCCNetLib.readers.channels import b_value_of
+from HCCNetLib.readers.dates import seconds_between
 from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, require_pydicom, walk
 from HCCNetLib.readers.dicom.frames import Frame, frames_of, tags_to_read
+from HCCNetLib.readers.dicom.geometry import directions_of
 from HCCNetLib.readers.dicom.image import image_of
-from HCCNetLib.readers.dicom.kinds import MAGNITUDE, dixon_of, kind_of
+from HCCNetLib.readers.dicom.kinds import MAGNITUDE, kind_of
 from HCCNetLib.readers.dicom.stacks import Stack, name_of, stacks_of
 from HCCNetLib.readers.dicom.studies import Visit, by_patient, look_at_patient, visits_of
 from HCCNetLib.readers.exams import ReadingOptions, in_exam, look_at_date
 from HCCNetLib.readers.folders import name_as_given
+from HCCNetLib.readers.image_types import dixon_of_type
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
-from HCCNetLib.readers.series import SeriesChannels, SeriesFacts, channels_of_series, is_t1
+from HCCNetLib.readers.series import SeriesFacts, is_t1, plane_of, protocol_of
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Patient, Problem, Refusal
 
 FORM = "DICOM folder"
@@ -236,19 +239,20 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def _facts(name: str, stack: Stack) -> SeriesFacts:
-    first = stack.frames[0]
+    first, directions = stack.frames[0], directions_of(stack.frames[0])
     return SeriesFacts(
         name=name,
         description=first.description,
         b_value=first.b_value,
         unfit=stack.kind or stack.part_of,
         is_diffusion=stack.is_diffusion,
-        dixon=dixon_of(first),
+        dixon=dixon_of_type(first.image_type),
         series=first.series_uid,
         echo_time=first.echo_time,
         field_strength=first.field_strength,
         seconds_after_contrast=_seconds_after_contrast(stack),
         protocol=_protocol(stack),
+        plane="" if directions is None else plane_of(directions[:, 2].tolist()),
     )
 
 
@@ -258,17 +262,15 @@ def _seconds_after_contrast(stack: Stack) -> float | None:
     if given is None or stack.acquired is None:
         return None
     midnight = datetime.datetime.combine(stack.acquired.date(), datetime.time())
-    seconds = (stack.acquired - midnight).total_seconds() - given
-    return (seconds + 43_200) % 86_400 - 43_200
+    return seconds_between(given, (stack.acquired - midnight).total_seconds())
 
 
 def _protocol(stack: Stack) -> str:
-    """What the phases of one dynamic examination have in common: the description but for numbers, the grid, the echo."""
     first = stack.frames[0]
-    words = re.sub(r"[\d.,]+", "", first.description.lower())
     spacing = " ".join(f"{s:.3f}" for s in first.spacing or ())
-    echo = "" if first.echo_time is None else f"{first.echo_time:.1f}"
-    return f"{words}|{first.shape}|{len(stack.frames)}|{spacing}|{echo}|{first.image_type[2:]}"
+    return protocol_of(
+        first.description, first.echo_time, f"{first.shape} {len(stack.frames)} {spacing} {first.image_type[2:]}"
+    )
 
 
 def _with_phases(stacks: Sequence[Stack], facts: Sequence[SeriesFacts]) -> list[Stack]:

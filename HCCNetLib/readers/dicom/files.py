@@ -22,7 +22,6 @@ _PREAMBLE, _MARK = 128, b"DICM"
 _FIRST_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
 _PLACES_OF_A_LENGTH = 12
 _DEEPEST = 200  # folders in folders; a path of more is a loop that no inode tells of
-_ENOUGH_FILES = 500  # to say that there are no images of another format
 OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr")
 _NOT_DICOM = (
     *OTHER_IMAGES,
@@ -106,12 +105,10 @@ def is_dicom_folder(folder: Path) -> bool:
     Dated folders of NIfTI images with DICOM files beside them stay what they are.
     """
     found = False
-    for number, path in enumerate(walk(folder)):
+    for path in walk(folder):
         if path.name.lower().endswith(OTHER_IMAGES):
             return False
         found = found or is_dicom(path)
-        if found and number >= _ENOUGH_FILES:
-            break
     return found
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from HCCNetLib.readers.dates import seconds_of_day
 from HCCNetLib.readers.dicom.files import DAMAGE, Header
 from HCCNetLib.readers.series import plausible_b_value
 from HCCNetLib.records import PHANTOM_MARK
@@ -50,7 +51,7 @@ class Frame:
         shape: rows and columns.
         is_colour: more than one sample per pixel.
         image_type: words of Image Type or, of an enhanced file, Frame Type; capitals.
-        component: ``M``, ``P``, ``R``, ``I`` where a tag says so, else empty.
+        component: ``MAGNITUDE``, ``PHASE``, … where a tag of its own says so, else empty.
         position: of the first pixel's centre, mm, LPS; None where it is not there.
         orientation: direction of rows, then of columns, LPS; None where it is not there.
         spacing: between rows, between columns, mm; None where it is not there.
@@ -227,7 +228,7 @@ def _common(header: Header) -> dict[str, Any]:
         "birth_date": _text(tags, _BIRTH_DATE),
         "study_uid": _text(tags, _STUDY_UID),
         "study_date": _date(_text(tags, _STUDY_DATE)),
-        "study_seconds": _seconds(_text(tags, _STUDY_TIME)),
+        "study_seconds": seconds_of_day(_text(tags, _STUDY_TIME)),
         "series_uid": _text(tags, _SERIES_UID),
         "series_number": _text(tags, _SERIES_NUMBER),
         "description": " ".join(_text(tags, _DESCRIPTION).split()) or " ".join(_text(tags, _PROTOCOL).split()),
@@ -237,7 +238,7 @@ def _common(header: Header) -> dict[str, Any]:
         "shape": (_whole(tags, _ROWS) or 0, _whole(tags, _COLUMNS) or 0),
         "is_colour": (_whole(tags, _SAMPLES) or 1) != 1,
         "acquisition_number": _whole(tags, _ACQUISITION_NUMBER),
-        "contrast_seconds": _seconds(_text(tags, _CONTRAST_TIME)),
+        "contrast_seconds": seconds_of_day(_text(tags, _CONTRAST_TIME)),
         "field_strength": _number(tags, _FIELD_STRENGTH),
         "instance_number": _whole(tags, _INSTANCE_NUMBER),
         "is_phantom": _text(tags, _COMMENTS) == PHANTOM_MARK,
@@ -365,18 +366,6 @@ def _date(text: str) -> datetime.date | None:
         return None
 
 
-def _seconds(text: str) -> float | None:
-    """Seconds since midnight of a time as DICOM writes it, ``HHMMSS.ffffff``, and of older ways with colons."""
-    digits, _, fraction = text.replace(":", "").partition(".")
-    digits = digits[:6].ljust(6, "0") if len(digits) in (2, 4, 6) else ""
-    if not digits.isdigit():
-        return None
-    hours, minutes, seconds = int(digits[:2]), int(digits[2:4]), int(digits[4:])
-    if hours > 23 or minutes > 59 or seconds > 60:
-        return None
-    return hours * 3600 + minutes * 60 + seconds + (float(f"0.{fraction}") if fraction.isdigit() else 0.0)
-
-
 def _moment(date: datetime.date | None, seconds: float | None) -> datetime.datetime | None:
     if date is None or seconds is None:
         return None
@@ -386,7 +375,7 @@ def _moment(date: datetime.date | None, seconds: float | None) -> datetime.datet
 def _acquired(tags: Any, of_frame: Any) -> datetime.datetime | None:
     """When a frame was acquired; the time at which its series began is better than none."""
     for text in (str(of_frame or ""), _text(tags, _ACQUISITION_DATETIME)):
-        moment = _moment(_date(text[:8]), _seconds(text[8:].partition("+")[0].partition("-")[0]))
+        moment = _moment(_date(text[:8]), seconds_of_day(text[8:].partition("+")[0].partition("-")[0]))
         if moment is not None:
             return moment
     day = _date(_text(tags, _STUDY_DATE))
@@ -395,7 +384,7 @@ def _acquired(tags: Any, of_frame: Any) -> datetime.datetime | None:
         (_CONTENT_DATE, _CONTENT_TIME),
         (_SERIES_DATE, _SERIES_TIME),
     ):
-        moment = _moment(_date(_text(tags, date)) or day, _seconds(_text(tags, time)))
+        moment = _moment(_date(_text(tags, date)) or day, seconds_of_day(_text(tags, time)))
         if moment is not None:
             return moment
     return _moment(_date(_text(tags, _ACQUISITION_DATE)) or _date(_text(tags, _SERIES_DATE)), 0.0)
@@ -465,11 +454,7 @@ def _direction(tags: Any, places: Sequence[Any]) -> str:
 
 
 def _component(tags: Any, complex_component: Any) -> str:
-    """``M``, ``P``, ``R`` or ``I`` where a tag of its own says so."""
-    letter = {"MAGNITUDE": "M", "PHASE": "P", "REAL": "R", "IMAGINARY": "I"}.get(
-        str(complex_component or "").strip().upper()
-    )
-    if letter:
-        return letter
+    """A value of Complex Image Component; GE writes a number of its own."""
     code = _as_whole(_private(tags, _GE_COMPONENT))
-    return "" if code is None else {0: "M", 1: "P", 2: "R", 3: "I"}.get(code, "")
+    of_ge = {0: "MAGNITUDE", 1: "PHASE", 2: "REAL", 3: "IMAGINARY"}.get(-1 if code is None else code, "")
+    return str(complex_component or "").strip().upper() or of_ge
