@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from HCCNetLib.readers.channels import B_VALUE_TOLERANCE, B_VALUES, PUBLISHED_ALIASES, assign_channels, b_value_of
 from HCCNetLib.readers.series import SeriesFacts, name_of_series
-from HCCNetLib.readers.timing import by_echo, by_time, times_differ
+from HCCNetLib.readers.timing import by_echo, by_time, seconds_after_contrast, times_differ
 from HCCNetLib.records import Refusal
 
 
@@ -108,19 +108,20 @@ def _named(series: Mapping[str, SeriesFacts]) -> tuple[dict[str, tuple[str, str]
     """Key → (name, what it was recognised by), and keys whose words and times say different phases."""
     named = {key: found for key, facts in series.items() if (found := name_of_series(facts)) is not None}
     named.update(by_echo(series, named))
+    seconds = seconds_after_contrast(series)
     conflicts = {
-        key: _conflict(named[key][0], facts)
+        key: _conflict(named[key][0], facts, seconds[key])
         for key, facts in series.items()
-        if key in named and named[key][1] == "description" and times_differ(named[key][0], facts)
+        if key in named and named[key][1] == "description" and times_differ(named[key][0], seconds.get(key))
     }
     named = {key: found for key, found in named.items() if key not in conflicts}
-    named.update(by_time(series, {*named, *conflicts}))
+    named.update(by_time(series, seconds, {*named, *conflicts}))
     return named, conflicts
 
 
-def _conflict(channel: str, facts: SeriesFacts) -> SeriesProblem:
+def _conflict(channel: str, facts: SeriesFacts, seconds: float) -> SeriesProblem:
     says = (
-        f"{facts.name} is named so but was acquired {facts.seconds_after_contrast:+.0f} s after the contrast agent was given; "
+        f"{facts.name} is named so but was acquired {seconds:+.0f} s from when the contrast agent was given; "
         f"it was not taken. Choose the right one."
     )
     return SeriesProblem(channel, "phase_conflict", says)

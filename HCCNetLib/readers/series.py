@@ -18,7 +18,7 @@ from HCCNetLib.readers.channels import (
     is_channel_name,
     plain_name,
 )
-from HCCNetLib.readers.dates import seconds_between, seconds_of_day
+from HCCNetLib.readers.dates import seconds_of_day
 from HCCNetLib.readers.image_types import KIND_OF_COMPONENT, dixon_of_type, kind_of_type
 
 # Where vendors write the b-value: the standard's place first, then Siemens, Philips, United Imaging and, last, GE.
@@ -71,7 +71,8 @@ class SeriesFacts:
         series: what volumes of one series share; empty where a series is one volume.
         echo_time: ms, or None.
         field_strength: T, or None.
-        seconds_after_contrast: from the injection to the acquisition, or None.
+        acquired: time of day at which the acquisition began, seconds, or None.
+        contrast_given: time of day at which the contrast agent was given, seconds, or None.
         protocol: what the phases of one dynamic examination share; empty where it is not known.
         plane: ``coronal`` or ``sagittal``, which channels are only by name; else empty.
     """
@@ -86,7 +87,8 @@ class SeriesFacts:
     series: str = ""
     echo_time: float | None = None
     field_strength: float | None = None
-    seconds_after_contrast: float | None = None
+    acquired: float | None = None
+    contrast_given: float | None = None
     protocol: str = ""
     plane: str = ""
 
@@ -163,7 +165,6 @@ def with_tags(facts: SeriesFacts, value_of: Callable[[str], str]) -> SeriesFacts
     """
     image_type = [word.strip().upper() for word in value_of("0008,0008").split("\\")]
     echo_time = _number(value_of("0018,0081"))
-    acquired, given = seconds_of_day(value_of("0008,0032")), seconds_of_day(value_of("0018,1042"))
     return replace(
         facts,
         unfit=KIND_OF_COMPONENT.get(value_of("0008,9208").strip().upper()) or kind_of_type(image_type),
@@ -172,7 +173,8 @@ def with_tags(facts: SeriesFacts, value_of: Callable[[str], str]) -> SeriesFacts
         series=value_of("0020,000E"),
         echo_time=echo_time,
         field_strength=_number(value_of("0018,0087")),
-        seconds_after_contrast=None if acquired is None or given is None else seconds_between(given, acquired),
+        acquired=seconds_of_day(value_of("0008,0032")),
+        contrast_given=seconds_of_day(value_of("0018,1042")),
         protocol=protocol_of(facts.description, echo_time, " ".join(image_type[2:])),
     )
 

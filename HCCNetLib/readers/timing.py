@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+from HCCNetLib.readers.dates import seconds_between
 from HCCNetLib.readers.series import DERIVED, T2, SeriesFacts, is_diffusion_text, is_t1, words_of
 
 Named = tuple[str, str]  # a channel or b-value, and what it was recognised by
@@ -31,10 +32,25 @@ _NEAR_PHASE = 0.15  # of that period
 _DIFFERENT_ECHOES = 0.05  # ms
 
 
-def times_differ(channel: str, facts: SeriesFacts) -> bool:
+def seconds_after_contrast(series: Mapping[str, SeriesFacts]) -> dict[str, float]:
+    """Key → seconds from the injection to the acquisition, negative before it, where both are known.
+
+    A native series does not tell of an injection to come; that of the exam's others is meant where it is only one.
+    """
+    given = {facts.contrast_given for facts in series.values() if facts.contrast_given is not None}
+    only = given.pop() if len(given) == 1 else None
+    times = {key: facts.contrast_given if facts.contrast_given is not None else only for key, facts in series.items()}
+    return {
+        key: seconds_between(injection, facts.acquired)
+        for key, facts in series.items()
+        if (injection := times[key]) is not None and facts.acquired is not None
+    }
+
+
+def times_differ(channel: str, seconds: float | None) -> bool:
     """Whether a series that words call ``channel`` was acquired when that phase can't have been."""
     low, high = _WIDE_WINDOWS.get(channel, (-math.inf, math.inf))
-    return facts.seconds_after_contrast is not None and not low <= facts.seconds_after_contrast <= high
+    return seconds is not None and not low <= seconds <= high
 
 
 def by_echo(series: Mapping[str, SeriesFacts], named: Mapping[str, Named]) -> Iterator[tuple[str, Named]]:
@@ -72,19 +88,18 @@ def _chemical_shift(facts: SeriesFacts) -> str | None:
     return "T1_out" if abs(turns % 1 - 0.5) <= _NEAR_PHASE else None
 
 
-def by_time(series: Mapping[str, SeriesFacts], named: Iterable[str]) -> dict[str, Named]:
+def by_time(series: Mapping[str, SeriesFacts], seconds: Mapping[str, float], named: Iterable[str]) -> dict[str, Named]:
     """Phases of a dynamic examination that have no name in words: by the time since the contrast agent was given."""
     groups: dict[str, list[str]] = {}
     for key, facts in series.items():
-        if facts.protocol and facts.seconds_after_contrast is not None and is_t1(facts):
+        if facts.protocol and key in seconds and is_t1(facts):
             groups.setdefault(facts.protocol, []).append(key)
     found: dict[str, Named] = {}
     for keys in groups.values():
-        seconds = [series[key].seconds_after_contrast or 0.0 for key in keys]
-        if max(seconds) <= 0 or len(keys) < 2:
+        if len(keys) < 2 or max(seconds[key] for key in keys) <= 0:
             continue  # nothing of it was acquired with contrast: no dynamic examination
-        for key, after in zip(keys, seconds, strict=True):
-            fits = [channel for channel, (low, high) in _PHASE_WINDOWS.items() if low <= after <= high]
+        for key in keys:
+            fits = [channel for channel, (low, high) in _PHASE_WINDOWS.items() if low <= seconds[key] <= high]
             if fits and key not in named:
                 found[key] = fits[0], "time after contrast"
     return found

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from HCCNetLib.readers.assignment import SeriesChannels, channels_of_series
 from HCCNetLib.readers.channels import b_value_of
-from HCCNetLib.readers.dates import seconds_between
 from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, require_pydicom, walk
 from HCCNetLib.readers.dicom.frames import Frame, frames_of, tags_to_read
 from HCCNetLib.readers.dicom.geometry import directions_of
@@ -23,6 +22,7 @@ from HCCNetLib.readers.folders import name_as_given
 from HCCNetLib.readers.image_types import dixon_of_type
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
 from HCCNetLib.readers.series import SeriesFacts, is_t1, plane_of, protocol_of
+from HCCNetLib.readers.timing import seconds_after_contrast
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Patient, Problem, Refusal
 
 FORM = "DICOM folder"
@@ -250,19 +250,17 @@ def _facts(name: str, stack: Stack) -> SeriesFacts:
         series=first.series_uid,
         echo_time=first.echo_time,
         field_strength=first.field_strength,
-        seconds_after_contrast=_seconds_after_contrast(stack),
+        acquired=_seconds_of_day(stack.acquired),
+        contrast_given=next((f.contrast_seconds for f in stack.frames if f.contrast_seconds is not None), None),
         protocol=_protocol(stack),
         plane="" if directions is None else plane_of(directions[:, 2].tolist()),
     )
 
 
-def _seconds_after_contrast(stack: Stack) -> float | None:
-    """From the injection to the beginning of the acquisition, across midnight too."""
-    given = next((f.contrast_seconds for f in stack.frames if f.contrast_seconds is not None), None)
-    if given is None or stack.acquired is None:
+def _seconds_of_day(moment: datetime.datetime | None) -> float | None:
+    if moment is None:
         return None
-    midnight = datetime.datetime.combine(stack.acquired.date(), datetime.time())
-    return seconds_between(given, (stack.acquired - midnight).total_seconds())
+    return (moment - datetime.datetime.combine(moment.date(), datetime.time())).total_seconds()
 
 
 def _protocol(stack: Stack) -> str:
@@ -275,6 +273,7 @@ def _protocol(stack: Stack) -> str:
 
 def _with_phases(stacks: Sequence[Stack], facts: Sequence[SeriesFacts]) -> list[Stack]:
     """Phases of a dynamic examination told in the order of their times, also where each is a series of its own."""
+    since = seconds_after_contrast({known.name: known for known in facts})
     groups: dict[str, list[int]] = {}
     for number, (stack, known) in enumerate(zip(stacks, facts, strict=True)):
         if stack.refusal is None and stack.acquired is not None and is_t1(known):
@@ -285,14 +284,16 @@ def _with_phases(stacks: Sequence[Stack], facts: Sequence[SeriesFacts]) -> list[
             continue
         ordered = sorted(numbers, key=lambda n: stacks[n].acquired or datetime.datetime.min)
         for place, number in enumerate(ordered, start=1):
-            words = f"{place} of {len(ordered)} ({_since(stacks[number], stacks[ordered[0]], facts[number])})"
-            told[number] = replace(stacks[number], details={**stacks[number].details, "phase": words})
+            when = _when(stacks[number], stacks[ordered[0]], since.get(facts[number].name))
+            details = {**stacks[number].details, "phase": f"{place} of {len(ordered)} ({when})"}
+            told[number] = replace(stacks[number], details=details)
     return told
 
 
-def _since(stack: Stack, first: Stack, facts: SeriesFacts) -> str:
-    if facts.seconds_after_contrast is not None:
-        return f"{facts.seconds_after_contrast:+.0f} s from contrast"
+def _when(stack: Stack, first: Stack, since: float | None) -> str:
+    """Seconds from the injection, or else from the first phase."""
+    if since is not None:
+        return f"{since:+.0f} s from contrast"
     assert stack.acquired is not None
     assert first.acquired is not None
     return f"{(stack.acquired - first.acquired).total_seconds():+.0f} s"
