@@ -6,8 +6,8 @@ anatomy side by side whatever grids its channels have. As in the report, slices 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,10 @@ Pixels = NDArray[np.uint8]
 _WIDEST, _TALLEST = 288, 520  # pixels of a cell's pictures: an axial slice and, below it, a coronal one
 _GAP, _SIZE = 12, 2  # pixels between things, and of a letter's dot
 _LINE = (lettering.HEIGHT + 2) * _SIZE
+_LABEL_LINES = 3  # a date, and how long before the latest exam
 _LABELS = lettering.width_of("before latest", _SIZE) + _GAP
 _PAGE, _INK, _FAINT = 40, 235, 150  # gray levels of the page, of words and of words beside others
+_NOTHING_MM = np.full(3, 150.0)  # the room of a row without any image
 _ELSEWHERE = "cut at its own centre"
 
 
@@ -57,19 +59,32 @@ class _Cut:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What every cell of a sheet shows: mm around the point of the cut, and pixels per mm."""
+    """What every cell of a row shows.
+
+    Args:
+        ahead: mm from the point of the cut to the right, anterior, superior.
+        behind: mm from it to the left, posterior, inferior.
+        scale: pixels per mm, the same for all rows.
+        column: pixels across that a cell has on the sheet.
+    """
 
     ahead: NDArray[np.float64]
     behind: NDArray[np.float64]
-    scale: float
+    scale: float = 1.0
+    column: int = _WIDEST
 
     @classmethod
     def around(cls, cuts: Sequence[_Cut]) -> _Frame:
-        """Room for all images; without any, for words."""
-        ahead = np.max([cut.ahead for cut in cuts], axis=0) if cuts else np.full(3, 100.0)
-        behind = np.max([cut.behind for cut in cuts], axis=0) if cuts else np.full(3, 100.0)
-        across, *down = ahead + behind
-        return cls(ahead, behind, float(min(_WIDEST / across, _TALLEST / sum(down))))
+        """Room for all images of a row; where there is none, for a word."""
+        if not cuts:
+            return cls(_NOTHING_MM / 2, _NOTHING_MM / 2)
+        return cls(np.max([cut.ahead for cut in cuts], axis=0), np.max([cut.behind for cut in cuts], axis=0))
+
+    @property
+    def fitting_scale(self) -> float:
+        """Pixels per mm at which the row's cells are as large as they may be."""
+        across, *down = self.ahead + self.behind
+        return float(min(_WIDEST / across, _TALLEST / sum(down)))
 
     def size(self, axis: int) -> int:
         """Pixels along a patient axis."""
@@ -92,10 +107,13 @@ def draw_contact_sheet(patient: Patient) -> Pixels:
     says so.
     """
     channels = in_order(list({channel for exam in patient.exams for channel in exam.images}))
-    cuts = {exam.exam_id: _cuts(exam) for exam in patient.exams}
-    frame = _Frame.around([cut for of_exam in cuts.values() for cut in of_exam.values()])
-    rows = [_row(exam, patient, channels, cuts[exam.exam_id], frame) for exam in patient.exams]
-    head = _beside([_blank(_LINE, _LABELS), *(_words([channel], frame.cell[1]) for channel in channels)])
+    cuts = [_cuts(exam) for exam in patient.exams]
+    frames = _frames([list(of_exam.values()) for of_exam in cuts])
+    rows = [
+        _row(exam, patient, _cells(exam, channels, of_exam, frame))
+        for exam, of_exam, frame in zip(patient.exams, cuts, frames, strict=True)
+    ]
+    head = _beside([_blank(_LINE, _LABELS), *(_words([channel], frames[0].column) for channel in channels)])
     width = max(head.shape[1], lettering.width_of(NOTICE, _SIZE))
     parts = [_words([patient.patient_id], width), head, *rows, _words([NOTICE], width)]
     wide = [np.pad(part, ((0, _GAP), (_GAP, _GAP + width - part.shape[1])), constant_values=_PAGE) for part in parts]
@@ -141,13 +159,20 @@ def _middle(grid: Grid) -> NDArray[np.float64]:
 # ---------------------------------------------------------------- drawing
 
 
-def _row(exam: Exam, patient: Patient, channels: Sequence[str], cuts: Mapping[str, _Cut], frame: _Frame) -> Pixels:
+def _frames(cuts: Sequence[Sequence[_Cut]]) -> list[_Frame]:
+    """The frame of each row, all on one scale and in columns of one width."""
+    frames = [_Frame.around(of_exam) for of_exam in cuts]
+    scale = min(frame.fitting_scale for frame in frames)
+    scaled = [replace(frame, scale=scale) for frame in frames]
+    column = max(frame.cell[1] for frame in scaled)
+    return [replace(frame, column=column) for frame in scaled]
+
+
+def _row(exam: Exam, patient: Patient, cells: Iterable[Pixels]) -> Pixels:
     """An exam's date, and a cell per channel."""
     before = months_between(exam.date, patient.landmark.date)
     when = ["latest exam"] if exam is patient.landmark else [f"{before:.1f} months", "before latest"]
-    cells = _cells(exam, channels, cuts, frame)
-    height = 2 * _LINE + frame.cell[0]
-    row = _beside([_words([exam.date.isoformat(), *when], _LABELS, height), *cells])
+    row = _beside([_words([exam.date.isoformat(), *when], _LABELS, _LABEL_LINES * _LINE), *cells])
     return np.vstack([_blank(_GAP, row.shape[1]), row])
 
 
@@ -157,7 +182,9 @@ def _cells(exam: Exam, channels: Sequence[str], cuts: Mapping[str, _Cut], frame:
         image = exam.images.get(channel)
         pictures = _said("missing", frame) if image is None else _pictures(image, cuts.get(channel), frame)
         caption = _caption(found.get(channel), cuts.get(channel))
-        yield np.vstack([_words(caption, frame.cell[1], 2 * _LINE, _FAINT), pictures])
+        right = frame.column - pictures.shape[1]
+        filled = np.pad(pictures, ((0, 0), (0, right)), constant_values=_PAGE)
+        yield np.vstack([_words(caption, frame.column, 2 * _LINE, _FAINT), filled])
 
 
 def _caption(found: FoundImage | None, cut: _Cut | None) -> list[str]:
@@ -246,9 +273,10 @@ def _words(lines: Sequence[str], width: int, height: int = _LINE, level: int = _
 
 
 def _beside(parts: Sequence[Pixels]) -> Pixels:
-    """Pictures of one height side by side, a gap between."""
-    gap = _blank(parts[0].shape[0], _GAP)
-    return np.hstack([piece for part in parts for piece in (part, gap)][:-1])
+    """Pictures side by side, a gap between, filled up with page to the height of the tallest."""
+    tallest = max(part.shape[0] for part in parts)
+    filled = [np.pad(part, ((0, tallest - part.shape[0]), (0, _GAP)), constant_values=_PAGE) for part in parts]
+    return np.hstack(filled)[:, :-_GAP]
 
 
 def _blank(height: int, width: int) -> Pixels:
