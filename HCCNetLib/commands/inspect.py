@@ -1,17 +1,37 @@
-"""``hccnet inspect``: what would be read, and whether a bundle would refuse it."""
+"""``hccnet inspect``: what would be read, and whether a bundle would refuse it.
+
+``--json`` prints one object: ``form``, ``bundle_channels`` (what the bundle of ``--bundle`` needs, or null), ``patients``
+[{``patient_id``, ``exams`` [{``exam_id``, ``date``, ``months_before_latest``, ``channels`` {channel: {``name``,
+``description``, ``shape``, ``spacing_mm``, ``orientation``, ``details``, ``recognised_by``, ``confidence``}}, ``liver``
+(``mask``, ``box`` or null), ``not_used`` [the same, and ``reason``], ``problems``}], ``problems``, ``outcome``
+{``diagnosis_date`` or null, ``last_seen_date``} or null, ``would_be_refused`` {``code``, ``message``} or null}], ``refused``
+[{``patient_id``, ``code``, ``message``}], ``problems`` and ``notice``. Problems are {``code``, ``message``}. An image whose
+header can't be used has null for ``shape``, ``spacing_mm`` and ``orientation``. Series UIDs and paths are left out.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from HCCNetLib.bundles import Bundle, BundleDescription
-from HCCNetLib.commands.predict import add_reading_arguments, reading_options
+from HCCNetLib.commands.outputs import folder_name, write_file
+from HCCNetLib.commands.predict import add_reading_arguments, check_writable, reading_options
+from HCCNetLib.inference import NOTICE
 from HCCNetLib.preprocessing import prepare_exam
-from HCCNetLib.readers import check_images, describe_grid, in_exam, read_input, require_channels
-from HCCNetLib.records import Cohort, Exam, Image, Patient, Refusal, months_between
+from HCCNetLib.preprocessing.field import locate_liver
+from HCCNetLib.readers import check_images, in_exam, read_input, require_channels
+from HCCNetLib.records import Cohort, Exam, Patient, Problem, Refusal
+from HCCNetLib.reporting import png
+from HCCNetLib.reporting.contact_sheet import draw_contact_sheet
+from HCCNetLib.reporting.inspection import describe_patient, describe_problems, patient_text
 
 HELP = "show what would be read: patients, exams, dates, channels, geometry, problems"
+_PNG = ".png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="also say whether this bundle would refuse a patient"
     )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the same as JSON instead of sentences: form, bundle_channels, patients (exams with channels, not_used "
+        "and problems; outcome, would_be_refused), refused, problems, notice; no series UIDs, no paths",
+    )
+    parser.add_argument(
+        "--png",
+        type=Path,
+        metavar="PATH",
+        help="write a contact sheet: a row per exam, a column per channel, an axial and a coronal slice of each. Of one "
+        "patient PATH is the file (….png) or an existing folder, of several a folder with a <patient>.png for each",
+    )
     add_reading_arguments(parser)
 
 
@@ -27,84 +60,153 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command; 1 where a patient can't be read or the bundle would refuse one."""
     cohort = read_input(arguments.input, reading_options(arguments))
     description = Bundle.open(arguments.bundle).description if arguments.bundle else None
-    print(
-        f"{arguments.input}: {cohort.form}, {len(cohort.patients)} readable patient(s), {len(cohort.refused)} refused"
-    )
-    refused = dict(cohort.refused)
-    for patient in cohort.patients:
-        _print_patient(patient, cohort)
-        try:
-            _try_all(patient, description)
-        except Refusal as refusal:
-            refused[patient.patient_id] = refusal
-            print(f"  would be refused: {refusal.message}")
+    sheets = None if arguments.png is None else _place_sheets(arguments.png, len(cohort.patients) + len(cohort.refused))
+    inspection = _Inspection(cohort, description, sheets)
+    if arguments.json:
+        contents = list(inspection.patients())
+        print(json.dumps(_describe_cohort(cohort, description, contents), indent=2))
+    else:
+        counts = f"{len(cohort.patients)} readable patient(s), {len(cohort.refused)} refused"
+        print(f"{_name_of_input(arguments)}: {cohort.form}, {counts}")
+        contents = []
+        for content in inspection.patients():
+            contents.append(content)
+            print(f"\n{patient_text(content)}")
+        _print_refused(cohort)
+    passed = not cohort.refused and all(content["would_be_refused"] is None for content in contents)
+    if not arguments.json:
+        _print_notes(cohort, sheets, description if passed else None)
+    return 0 if passed else 1
+
+
+def _name_of_input(arguments: argparse.Namespace) -> str:
+    return str(arguments.input)
+
+
+def _print_refused(cohort: Cohort) -> None:
     for patient_id, reason in cohort.refused.items():
-        print(f"{patient_id}\n  refused: {reason.message}")
-    for problem in cohort.problems:
-        print(f"note: {problem.message}")
-    if description is not None and not refused:
-        print(f"The bundle needs {', '.join(description.channels)}: every patient can be predicted.")
-    return 1 if refused else 0
+        print(f"\n{patient_id}\n  refused: {reason.message}")
 
 
-def _print_patient(patient: Patient, cohort: Cohort) -> None:
-    print(patient.patient_id + _outcome_text(patient, cohort))
-    for problem in patient.problems:
-        print(f"  warning: {problem.message}")
-    for exam in patient.exams:
-        before = months_between(exam.date, patient.landmark.date)
-        when = "landmark" if exam is patient.landmark else f"{before:.1f} months before the landmark"
-        name = "" if exam.exam_id == exam.date.isoformat() else f" ({exam.exam_id})"
-        print(f"  {exam.date.isoformat()}{name}  {when}")
-        _print_channels(exam)
+def _print_notes(cohort: Cohort, sheets: _Sheets | None, satisfied: BundleDescription | None) -> None:
+    """What is told after all patients; ``satisfied`` is a bundle that would refuse none of them."""
+    lines = [f"note: {problem.message}" for problem in _problems_of(cohort)]
+    if sheets is not None and cohort.patients:
+        lines.append(f"contact sheet: {sheets.path}" if sheets.is_file else f"contact sheets: {sheets.path}")
+    if satisfied is not None:
+        lines.append(f"The bundle needs {', '.join(satisfied.channels)}: every patient can be predicted.")
+    if lines:
+        print("\n" + "\n".join(lines))
 
 
-def _print_channels(exam: Exam) -> None:
-    """One line per grid: the channels of an exam usually share one."""
-    by_grid: dict[str, list[str]] = {}
-    for channel, image in exam.images.items():
-        by_grid.setdefault(_grid_or_reason(image), []).append(channel)
-    for grid, channels in by_grid.items():
-        print(f"    {', '.join(channels)}: {grid}")
-    if not exam.images:
-        print("    no known channel")
-    if exam.liver_mask is not None or exam.liver_box is not None:
-        print(f"    liver {'mask' if exam.liver_mask is not None else 'box'} given: centres the field")
-    for problem in exam.problems:
-        print(f"    warning: {problem.message}")
+def _describe_cohort(
+    cohort: Cohort, description: BundleDescription | None, patients: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "form": cohort.form,
+        "bundle_channels": None if description is None else list(description.channels),
+        "patients": patients,
+        "refused": [
+            {"patient_id": patient_id, "code": reason.code, "message": reason.message}
+            for patient_id, reason in cohort.refused.items()
+        ],
+        "problems": describe_problems(_problems_of(cohort)),
+        "notice": NOTICE,
+    }
 
 
-def _grid_or_reason(image: Image) -> str:
-    try:
-        return describe_grid(image.grid)
-    except Refusal as refusal:
-        return f"can't be used. {refusal.message}"
+def _problems_of(cohort: Cohort) -> list[Problem]:
+    """What was passed over, and why outcomes that are there can't be used."""
+    outcomes = cohort.outcomes_refused
+    return [*cohort.problems, *([] if outcomes is None else [Problem(outcomes.code, outcomes.message)])]
 
 
-def _outcome_text(patient: Patient, cohort: Cohort) -> str:
-    outcome = cohort.outcomes.get(patient.patient_id)
-    if outcome is None:
-        return ""
-    if outcome.diagnosis_date is None:
-        return f"  (no diagnosis until {outcome.last_seen_date.isoformat()})"
-    return f"  (diagnosis {outcome.diagnosis_date.isoformat()})"
+@dataclass(frozen=True)
+class _Inspection:
+    """Looks at one patient after the other; draws each where that was asked."""
+
+    cohort: Cohort
+    description: BundleDescription | None
+    sheets: _Sheets | None
+
+    def patients(self) -> Iterator[dict[str, Any]]:
+        """What is to be told of each patient who could be read."""
+        for patient in self.cohort.patients:
+            problems, refusals = _try_all(patient, self.description)
+            problems += [Problem(more.code, more.message, more.exam_id) for more in refusals[1:]]
+            first = refusals[0] if refusals else None
+            if self.sheets is not None:
+                self.sheets.write(patient)
+            yield describe_patient(patient, self.cohort.outcomes.get(patient.patient_id), problems, first)
 
 
-def _try_all(patient: Patient, description: BundleDescription | None) -> None:
+def _try_all(patient: Patient, description: BundleDescription | None) -> tuple[list[Problem], list[Refusal]]:
     """Does all that a prediction does up to the networks; without a bundle, reads every image.
 
     Voxels are read because a truncated file shows only then.
+
+    Returns:
+        What is odd and yet usable, and why no prediction could be made.
     """
-    if description is not None:
+    if description is None:
+        tried = [_read_all(exam) for exam in patient.exams]
+        return [p for problems, _ in tried for p in problems], [r for _, refusals in tried for r in refusals]
+    problems: list[Problem] = []
+    try:
         if not description.missing_channels:
             require_channels(patient, description.channels)
         for exam in patient.exams:
-            check_images(exam, description.channels)
-            prepare_exam(exam, description.channels, description.preprocessing, description.missing_channels)
-        return
-    for exam in patient.exams:
-        for image in exam.images.values():
-            try:
-                image.read()
-            except Refusal as refusal:
-                raise in_exam(refusal, exam.exam_id) from refusal
+            problems += check_images(exam, description.channels)
+            prepared = prepare_exam(exam, description.channels, description.preprocessing, description.missing_channels)
+            problems += prepared.problems
+    except Refusal as refusal:
+        return problems, [refusal]
+    return problems, []
+
+
+def _read_all(exam: Exam) -> tuple[list[Problem], list[Refusal]]:
+    """Reads every image of an exam: what is odd in the headers, and what can't be read."""
+    problems: list[Problem] = []
+    refusals = []
+    for image in exam.images.values():
+        try:
+            problems += image.header_problems()
+            image.read()
+        except Refusal as refusal:
+            refusals.append(in_exam(refusal, exam.exam_id))
+    try:
+        locate_liver(exam.liver_mask, exam.liver_box)
+    except Refusal as refusal:
+        refusals.append(in_exam(refusal, exam.exam_id))
+    return [replace(problem, exam_id=exam.exam_id) for problem in problems], refusals
+
+
+# ---------------------------------------------------------------- contact sheets
+
+
+@dataclass(frozen=True)
+class _Sheets:
+    """Where contact sheets go: into one file, or into a folder under the patients' names."""
+
+    path: Path
+    is_file: bool
+
+    def write(self, patient: Patient) -> None:
+        """Draws a patient's contact sheet and writes it."""
+        path = self.path if self.is_file else self.path / f"{folder_name(patient.patient_id)}{_PNG}"
+        write_file(path, png.encode(draw_contact_sheet(patient)))
+
+
+def _place_sheets(path: Path, patients: int) -> _Sheets:
+    """Where the sheets of so many patients go; refuses a wrong place before the work rather than after it."""
+    looks_like_file = path.suffix.lower() == _PNG
+    if patients > 1 and (looks_like_file or path.is_file()):
+        message = f"INPUT holds {patients} patients, so --png must name a folder, not a file ({path.name})."
+        raise Refusal("bad_output", message)
+    if patients == 1 and not looks_like_file and not path.is_dir():
+        message = f"INPUT holds one patient, so --png must name a file that ends in {_PNG}, or a folder that exists."
+        raise Refusal("bad_output", message)
+    if looks_like_file and path.is_dir():
+        raise Refusal("bad_output", f"{path.name} is a folder. Choose another file for --png.")
+    check_writable(path.parent if looks_like_file else path)
+    return _Sheets(path, looks_like_file)

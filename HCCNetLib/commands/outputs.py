@@ -160,21 +160,19 @@ def unwritable(place: Path, error: OSError) -> Refusal:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON aside and renames it into place."""
-    aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
-    try:
-        aside.write_bytes(_as_json(content))
-        aside.replace(path)
-    except OSError as error:
-        raise unwritable(path.parent, error) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    write_file(path, _as_json(content))
 
 
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """Writes a CSV file aside and renames it into place."""
+    write_file(path, _as_csv(rows))
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file aside and renames it into place; raises Refusal where that can't be done."""
     aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
     try:
-        aside.write_bytes(_as_csv(rows))
+        aside.write_bytes(content)
         aside.replace(path)
     except OSError as error:
         raise unwritable(path.parent, error) from error

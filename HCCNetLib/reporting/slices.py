@@ -100,27 +100,51 @@ AXIAL, CORONAL, SAGITTAL = Plane("axial", 2, 0, 1), Plane("coronal", 1, 0, 2), P
 PLANES = (AXIAL, CORONAL, SAGITTAL)
 
 
+@dataclass(frozen=True)
+class PatientOrder:
+    """How a stored grid's axes are transposed and flipped to run right, anterior, superior at best.
+
+    Args:
+        stored: for each patient axis, the stored axis that follows it.
+        flipped: patient axes against which the stored ones run.
+        grid: of the same voxels at the same places in the new order.
+    """
+
+    stored: tuple[int, int, int]
+    flipped: tuple[int, ...]
+    grid: Grid
+
+    @classmethod
+    def of(cls, grid: Grid) -> PatientOrder:
+        """The order of a grid of any orientation."""
+        directions = grid.affine[:3, :3] / grid.spacing
+        x, y, z = (int(axis) for axis in linear_sum_assignment(-np.abs(directions))[1])
+        stored = (x, y, z)
+        flipped = tuple(axis for axis in range(3) if directions[axis, stored[axis]] < 0)
+
+        from_new = np.zeros((4, 4))  # voxel indices of the new order to those of the stored one
+        from_new[3, 3] = 1.0
+        for axis in range(3):
+            from_new[stored[axis], axis] = -1.0 if axis in flipped else 1.0
+            from_new[stored[axis], 3] = grid.shape[stored[axis]] - 1 if axis in flipped else 0.0
+        shape = (grid.shape[x], grid.shape[y], grid.shape[z])
+        return cls(stored, flipped, Grid(shape, grid.affine @ from_new))
+
+    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The values (X, Y, Z) of the stored grid in the new order; a view."""
+        return np.flip(values.transpose(self.stored), self.flipped)
+
+
 def in_patient_order(picture: ExamPicture) -> ExamPicture:
     """The same voxels at the same places, axes transposed and flipped to run right, anterior, superior at best."""
-    directions = picture.affine[:3, :3] / picture.spacing
-    stored = linear_sum_assignment(-np.abs(directions))[1]  # for each patient axis, the stored axis that follows it
-    flipped = tuple(axis for axis in range(3) if directions[axis, stored[axis]] < 0)
-
-    from_new = np.zeros((4, 4))  # voxel indices of the new order to those of the stored one
-    from_new[3, 3] = 1.0
-    for axis in range(3):
-        from_new[stored[axis], axis] = -1.0 if axis in flipped else 1.0
-        from_new[stored[axis], 3] = picture.image.shape[stored[axis]] - 1 if axis in flipped else 0.0
-
-    def reordered(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.flip(values.transpose(stored), flipped)
-
+    x, y, z = picture.image.shape
+    order = PatientOrder.of(Grid((x, y, z), picture.affine))
     return replace(
         picture,
-        image=reordered(picture.image),
-        saliency=None if picture.saliency is None else reordered(picture.saliency),
-        against=None if picture.against is None else reordered(picture.against),
-        affine=picture.affine @ from_new,
+        image=order.apply(picture.image),
+        saliency=None if picture.saliency is None else order.apply(picture.saliency),
+        against=None if picture.against is None else order.apply(picture.against),
+        affine=order.grid.affine,
     )
 
 
