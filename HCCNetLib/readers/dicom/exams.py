@@ -80,14 +80,20 @@ class _Scan:
     def problems(self) -> list[Problem]:
         """What was passed over, by number: a file's name may be a patient's."""
         found = (
-            ("damaged_files", self.damaged, "begin like DICOM and can't be read as an image's header"),
-            ("copies", self.copies, "are copies of others"),
+            (
+                "damaged_files",
+                self.damaged,
+                "begins like DICOM and can't be read",
+                "begin like DICOM and can't be read",
+            ),
+            ("copies", self.copies, "is a copy of another one", "are copies of others"),
         )
         return [
             Problem(
-                code, f"{count} file{'s' * (count > 1)} {says}; {'they were' if count > 1 else 'it was'} passed over."
+                code,
+                f"1 file {one}; it was passed over." if count == 1 else f"{count} files {many}; they were passed over.",
             )
-            for code, count, says in found
+            for code, count, one, many in found
             if count
         ]
 

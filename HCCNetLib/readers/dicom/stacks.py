@@ -13,6 +13,7 @@ import numpy as np
 from HCCNetLib.readers.dicom.frames import Frame
 from HCCNetLib.readers.dicom.geometry import SAME_PLACE_MM, places_of, refuse_unplaced, slice_grid, volume_grid
 from HCCNetLib.readers.dicom.kinds import MAGNITUDE, kind_of
+from HCCNetLib.readers.series import is_diffusion_text, words_of
 from HCCNetLib.records import Grid, Refusal
 
 
@@ -103,7 +104,9 @@ def stacks_of(frames: Sequence[Frame], shown: str) -> list[Stack]:
         by_b = _parts(of_kind, lambda frame: frame.b_value)
         for b_value, of_b in by_b.items():
             # Some scanners write b = 0 into whatever they make.
-            is_diffusion = any(b for b in by_b) or "DIFFUSION" in of_b[0].image_type
+            first = of_b[0]
+            words = words_of(first.description)
+            is_diffusion = any(b for b in by_b) or "DIFFUSION" in first.image_type or is_diffusion_text(words)
             details = {"b": f"{b_value:g}"} if b_value is not None and is_diffusion else {}
             stacks += [replace(stack, kind=str(kind)) for stack in _apart(of_b, _KEYS, details)]
     return [_placed(stack, stacks, name_of(shown, stack)) for stack in stacks]
