@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from HCCNetLib.bundles import Bundle, BundleDescription
-from HCCNetLib.commands.predict import add_reading_arguments, reading_options
+from HCCNetLib.commands.outputs import write_table
+from HCCNetLib.commands.predict import add_deidentify_argument, add_reading_arguments, reading_options
 from HCCNetLib.preprocessing import prepare_exam
-from HCCNetLib.readers import check_images, describe_grid, in_exam, read_input, require_channels
+from HCCNetLib.readers import channel_rows, check_images, describe_grid, in_exam, read_input, require_channels
 from HCCNetLib.records import Cohort, Exam, Image, Patient, Refusal, months_between
 
 HELP = "show what would be read: patients, exams, dates, channels, geometry, problems"
@@ -20,15 +21,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="also say whether this bundle would refuse a patient"
     )
+    parser.add_argument(
+        "--write-channels",
+        type=Path,
+        metavar="FILE",
+        help="write a table (.csv, .tsv) of every image that was found and the channel that it became: correct its column "
+        "channel (- is: not used) and give it back with --channels",
+    )
     add_reading_arguments(parser)
+    add_deidentify_argument(parser)
+    parser.set_defaults(wrong_usage=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; 1 where a patient can't be read or the bundle would refuse one."""
+    if arguments.write_channels:
+        _check_write_channels(arguments)
     cohort = read_input(arguments.input, reading_options(arguments))
+    if arguments.write_channels:
+        write_table(arguments.write_channels, channel_rows(cohort))
     description = Bundle.open(arguments.bundle).description if arguments.bundle else None
     print(
-        f"{arguments.input}: {cohort.form}, {len(cohort.patients)} readable patient(s), {len(cohort.refused)} refused"
+        f"{_name_of_input(arguments)}: {cohort.form}, {len(cohort.patients)} readable patient(s), {len(cohort.refused)} refused"
     )
     refused = dict(cohort.refused)
     for patient in cohort.patients:
@@ -45,6 +59,22 @@ def run(arguments: argparse.Namespace) -> int:
     if description is not None and not refused:
         print(f"The bundle needs {', '.join(description.channels)}: every patient can be predicted.")
     return 1 if refused else 0
+
+
+def _check_write_channels(arguments: argparse.Namespace) -> None:
+    """Refuses what would make a table that is of no use, or take the place of one that was corrected."""
+    path = arguments.write_channels
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        arguments.wrong_usage("--write-channels: the name must end in .csv or .tsv")
+    if arguments.deidentify:
+        arguments.wrong_usage("--write-channels: the table must name patients as INPUT does; not with --deidentify")
+    if path.exists():
+        raise Refusal("output_exists", f"{path} is there already. Choose another name, or remove it first.")
+
+
+def _name_of_input(arguments: argparse.Namespace) -> str:
+    """What to call the input: its path, in which there may be a name."""
+    return "INPUT" if arguments.deidentify else str(arguments.input)
 
 
 def _print_patient(patient: Patient, cohort: Cohort) -> None:

@@ -171,10 +171,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Writes a CSV file aside and renames it into place."""
+    """Writes a CSV file, or one with tabs for a ``.tsv``, aside and renames it into place."""
     aside = path.with_name(f"{_ASIDE}{secrets.token_hex(6)}")
     try:
-        aside.write_bytes(_as_csv(rows))
+        aside.write_bytes(_as_csv(rows, "\t" if path.suffix.lower() == ".tsv" else ","))
         aside.replace(path)
     except OSError as error:
         raise unwritable(path.parent, error) from error
@@ -182,9 +182,9 @@ def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _as_csv(rows: Sequence[Sequence[str]]) -> bytes:
+def _as_csv(rows: Sequence[Sequence[str]], delimiter: str = ",") -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8", "xmlcharrefreplace")
 
 
