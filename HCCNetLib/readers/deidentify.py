@@ -367,11 +367,16 @@ def deidentify(cohort: Cohort, pseudonyms: Pseudonyms, names: Names | None = Non
     names = names or Names()
     ids = [*(patient.patient_id for patient in cohort.patients), *cohort.refused, *cohort.outcomes]
     texts = _Texts(pseudonyms, names, known={i: pseudonyms.name_of(i) for i in ids if is_telling(i)})
-    refused = {i: deidentify_refusal(refusal, pseudonyms, names, i) for i, refusal in cohort.refused.items()}
+    patients = (_patient(patient, pseudonyms, names) for patient in cohort.patients)
+    refused = {
+        pseudonyms.name_of(i): deidentify_refusal(refusal, pseudonyms, names, i)
+        for i, refusal in cohort.refused.items()
+    }
     return replace(
         cohort,
-        patients=tuple(_patient(patient, pseudonyms, names) for patient in cohort.patients),
-        refused={pseudonyms.name_of(i): refusal for i, refusal in refused.items()},
+        # In the order of names a pseudonym would tell where in the alphabet the name stands.
+        patients=tuple(sorted(patients, key=lambda patient: patient.patient_id)),
+        refused=dict(sorted(refused.items())),
         outcomes={pseudonyms.name_of(i): _outcome(o, pseudonyms) for i, o in cohort.outcomes.items()},
         outcomes_refused=None if cohort.outcomes_refused is None else _refusal(cohort.outcomes_refused, texts),
         problems=_problems(cohort.problems, texts),
