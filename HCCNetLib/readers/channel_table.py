@@ -222,6 +222,7 @@ def channel_rows(cohort: Cohort) -> list[list[str]]:
         for patient in cohort.patients
         for exam in patient.exams
         for image in exam.found
+        if image.channel is None or image.channel in CHANNELS  # a liver's mask is none, and is not to be chosen
     ]
     # Without the mark spreadsheets read the letters of other languages in another encoding.
     header = [f"\N{ZERO WIDTH NO-BREAK SPACE}{_COLUMNS[0]}", *_COLUMNS[1:]]

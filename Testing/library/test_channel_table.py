@@ -199,8 +199,11 @@ FOUND = (
 )
 
 
+MASK = FoundImage("liver_mask", "", "liver_mask", "name", "certain")
+
+
 def found_cohort(exam_id: str = "20210314") -> Cohort:
-    return Cohort((Patient("0012", (Exam(exam_id, DAY, {}, found=FOUND),)),))
+    return Cohort((Patient("0012", (Exam(exam_id, DAY, {}, found=(*FOUND, MASK)),)),))
 
 
 @pytest.mark.parametrize("name", ["channels.csv", "channels.tsv"])
