@@ -19,12 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from HCCNetLib.bundles import Bundle, BundleDescription
-from HCCNetLib.commands.outputs import folder_name, write_file
-from HCCNetLib.commands.predict import add_reading_arguments, check_writable, reading_options
+from HCCNetLib.commands.outputs import folder_name, write_file, write_table
+from HCCNetLib.commands.predict import (
+    add_deidentify_argument,
+    add_reading_arguments,
+    check_writable,
+    reading_options,
+)
 from HCCNetLib.inference import NOTICE
 from HCCNetLib.preprocessing import prepare_exam
 from HCCNetLib.preprocessing.field import locate_liver
-from HCCNetLib.readers import check_images, in_exam, read_input, require_channels
+from HCCNetLib.readers import channel_rows, check_images, in_exam, read_input, require_channels
 from HCCNetLib.records import Cohort, Exam, Patient, Problem, Refusal
 from HCCNetLib.reporting import png
 from HCCNetLib.reporting.contact_sheet import draw_contact_sheet
@@ -53,12 +58,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a contact sheet: a row per exam, a column per channel, an axial and a coronal slice of each. Of one "
         "patient PATH is the file (….png) or an existing folder, of several a folder with a <patient>.png for each",
     )
+    parser.add_argument(
+        "--write-channels",
+        type=Path,
+        metavar="FILE",
+        help="write a table (.csv, .tsv) of every image that was found and the channel that it became: correct its column "
+        "channel (- is: not used) and give it back with --channels",
+    )
     add_reading_arguments(parser)
+    add_deidentify_argument(parser)
+    parser.set_defaults(wrong_usage=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; 1 where a patient can't be read or the bundle would refuse one."""
+    if arguments.write_channels:
+        _check_write_channels(arguments)
     cohort = read_input(arguments.input, reading_options(arguments))
+    if arguments.write_channels:
+        write_table(arguments.write_channels, channel_rows(cohort))
     description = Bundle.open(arguments.bundle).description if arguments.bundle else None
     sheets = None if arguments.png is None else _place_sheets(arguments.png, len(cohort.patients) + len(cohort.refused))
     inspection = _Inspection(cohort, description, sheets)
@@ -79,8 +97,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
+def _check_write_channels(arguments: argparse.Namespace) -> None:
+    """Refuses what would make a table that is of no use, or take the place of one that was corrected."""
+    path = arguments.write_channels
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        arguments.wrong_usage("--write-channels: the name must end in .csv or .tsv")
+    if arguments.deidentify:
+        arguments.wrong_usage("--write-channels: the table must name patients as INPUT does; not with --deidentify")
+    if path.exists():
+        raise Refusal("output_exists", f"{path} is there already. Choose another name, or remove it first.")
+
+
 def _name_of_input(arguments: argparse.Namespace) -> str:
-    return str(arguments.input)
+    """What to call the input: its path, in which there may be a name."""
+    return "INPUT" if arguments.deidentify else str(arguments.input)
 
 
 def _print_refused(cohort: Cohort) -> None:

@@ -164,8 +164,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Writes a CSV file aside and renames it into place."""
-    write_file(path, _as_csv(rows))
+    """Writes a CSV file, or one with tabs for a ``.tsv``, aside and renames it into place."""
+    write_file(path, _as_csv(rows, "\t" if path.suffix.lower() == ".tsv" else ","))
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -180,9 +180,9 @@ def write_file(path: Path, content: bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _as_csv(rows: Sequence[Sequence[str]]) -> bytes:
+def _as_csv(rows: Sequence[Sequence[str]], delimiter: str = ",") -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8", "xmlcharrefreplace")
 
 

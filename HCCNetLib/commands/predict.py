@@ -28,7 +28,14 @@ from HCCNetLib.commands.progress import Progress, Teller
 from HCCNetLib.explanation import DEFAULT_METHOD, METHODS, PatientExplanation, make_explainer
 from HCCNetLib.explanation.check import find_check
 from HCCNetLib.inference import NOTICE, Prediction, Predictor, Stopwatch
-from HCCNetLib.readers import ReadingOptions, name_as_given, read_input
+from HCCNetLib.readers import (
+    Pseudonyms,
+    ReadingOptions,
+    name_as_given,
+    open_key,
+    read_channel_table,
+    read_input,
+)
 from HCCNetLib.records import Cohort, Patient, Refusal, names_exam
 from HCCNetLib.reporting.tables import patient_table
 
@@ -74,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"write tables besides: {EXAMS_FILE} per patient and, of a cohort, {PATIENTS_FILE}",
     )
     add_reading_arguments(parser)
+    add_deidentify_argument(parser)
     parser.set_defaults(wrong_usage=parser.error)
 
 
@@ -85,22 +93,65 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="channels of an exam on different grids share one patient space; bring them onto the first one's grid",
     )
+    parser.add_argument(
+        "--channels",
+        type=Path,
+        metavar="FILE",
+        help="table (.csv, .tsv) that says which image is which channel: columns channel and any of patient_id, exam, "
+        "image, description (`hccnet inspect --write-channels` writes one to start from)",
+    )
+    parser.add_argument(
+        "--one-patient", action="store_true", help="DICOM: all of INPUT is one patient's, whatever its patient IDs say"
+    )
+
+
+def add_deidentify_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument of commands whose outputs may be given to others."""
+    parser.add_argument(
+        "--deidentify",
+        type=Path,
+        metavar="KEYFILE",
+        help="pseudonyms for patients and their dates shifted, by the key in this file (made where there is none); "
+        "voxels stay as they are",
+    )
 
 
 def reading_options(arguments: argparse.Namespace) -> ReadingOptions:
-    """What the user allowed."""
-    return ReadingOptions(arguments.merge_same_day, arguments.resample_channels)
+    """What the user allowed; raises Refusal where the channel table or the key can't be used."""
+    keyfile = getattr(arguments, "deidentify", None)
+    return ReadingOptions(
+        merge_same_day=arguments.merge_same_day,
+        resample_channels=arguments.resample_channels,
+        channel_table=read_channel_table(arguments.channels) if arguments.channels else None,
+        one_patient=arguments.one_patient,
+        pseudonyms=_pseudonyms(keyfile) if keyfile else None,
+    )
+
+
+def _pseudonyms(keyfile: Path) -> Pseudonyms:
+    key, is_new = open_key(keyfile)
+    if is_new:
+        print(
+            f"note: a new key was made, {keyfile}. The same key gives the same pseudonyms and dates again; whoever has it "
+            f"can find the patients again. Keep it, and keep it apart from the results.",
+            file=sys.stderr,
+        )
+    return Pseudonyms(key)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     if arguments.explain != "saliency" and (arguments.method or arguments.check):
         arguments.wrong_usage("--method and --check go with --explain saliency")
+    if arguments.deidentify and arguments.out.resolve() in arguments.deidentify.resolve().parents:
+        arguments.wrong_usage("--deidentify: whoever gets the results must not get the key; keep it outside --out")
+    options = reading_options(arguments)
     try:
-        cohort = read_input(arguments.input, reading_options(arguments))
+        cohort = read_input(arguments.input, options)
     except Refusal as refusal:
         if refusal.code not in _NOT_ABOUT_A_PATIENT:
-            tell_set_aside(arguments.out, name_as_given(arguments.input))
+            name = name_as_given(arguments.input)
+            tell_set_aside(arguments.out, options.pseudonyms.name_of(name) if options.pseudonyms else name)
         raise
     bundle = open_bundle(arguments.bundle)
     method = arguments.method or DEFAULT_METHOD

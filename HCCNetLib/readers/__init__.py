@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from HCCNetLib.readers.channel_table import channel_rows, read_channel_table
+from HCCNetLib.readers.deidentify import Pseudonyms, deidentify, deidentify_refusal, is_folder, names_in, open_key
 from HCCNetLib.readers.dicom import is_dicom, is_dicom_folder, read_dicom
 from HCCNetLib.readers.exams import (
     ReadingOptions,
@@ -26,12 +29,16 @@ from HCCNetLib.readers.table import read_cohort_table
 from HCCNetLib.records import Cohort, Refusal
 
 __all__ = [
+    "Pseudonyms",
     "ReadingOptions",
+    "channel_rows",
     "check_images",
     "describe_grid",
     "in_exam",
     "name_as_given",
+    "open_key",
     "orientation_letters",
+    "read_channel_table",
     "read_input",
     "require_channels",
 ]
@@ -54,7 +61,25 @@ def read_input(path: str | Path, options: ReadingOptions | None = None) -> Cohor
         Refusal: nothing in it is recognised, or the input as a whole can't be read. A patient folder that can't be
             read is refused as a whole; within a cohort, each patient alone.
     """
-    path = Path(path)
+    path, options = Path(path), options or ReadingOptions()
+    if options.pseudonyms is None:
+        return _read(path, options)
+    names = names_in(path, *([options.channel_table.name] if options.channel_table else []))
+    try:
+        return deidentify(_read(path, options), options.pseudonyms, names)
+    except Refusal as refusal:
+        patient_id = name_as_given(path) if is_folder(path) else None
+        raise deidentify_refusal(refusal, options.pseudonyms, names, patient_id) from None
+
+
+def _read(path: Path, options: ReadingOptions) -> Cohort:
+    """Reads the input; the last of its problems are the rows of the channel table that were of no use."""
+    cohort = _read_form(path, options)
+    unused = options.channel_table.unused() if options.channel_table else []
+    return replace(cohort, problems=(*cohort.problems, *unused))
+
+
+def _read_form(path: Path, options: ReadingOptions) -> Cohort:
     if readable(path) != path.name:
         raise Refusal("bad_name", f"The name {readable(path)} holds characters that can't be read. Rename it.")
     try:

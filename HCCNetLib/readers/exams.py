@@ -6,16 +6,16 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from HCCNetLib.readers.channel_table import ChannelTable, ExamChannels, assign_with_table
 from HCCNetLib.readers.channels import (
     CHANNELS,
-    assign_channels,
     b_value_name,
     b_value_of,
     is_channel_name,
     suggest_channel,
 )
+from HCCNetLib.readers.deidentify import Pseudonyms
 from HCCNetLib.readers.nifti import NiftiImage, image_stem, open_nifti, read_box
 from HCCNetLib.records import Box, Exam, Grid, Image, Patient, Problem, Refusal, names_exam
 
@@ -42,12 +42,20 @@ class ReadingOptions:
     Args:
         merge_same_day: two exam folders of one day are one exam.
         resample_channels: channels of one exam may lie on different grids (of one patient space).
+        channel_table: says which image is which channel, before any rule does.
+        one_patient: all DICOM of the input is one patient's, whatever its patient IDs say.
+        pseudonyms: patient ids and dates are replaced by these.
     """
 
     merge_same_day: bool = False
     resample_channels: bool = False
+    channel_table: ChannelTable | None = None
     one_patient: bool = False
-    channel_table: Any = None
+    pseudonyms: Pseudonyms | None = None
+
+    def channels_of(self, patient_id: str, exam_id: str, date: datetime.date) -> ExamChannels | None:
+        """What the channel table, if there is one, says of an exam."""
+        return self.channel_table.for_exam(patient_id, exam_id, date) if self.channel_table else None
 
 
 def assemble_exam(
@@ -56,6 +64,7 @@ def assemble_exam(
     files: Sequence[NamedFile],
     options: ReadingOptions | None = None,
     not_looked_into: Sequence[str] = (),
+    table: ExamChannels | None = None,
 ) -> Exam:
     """Makes an exam of its files: every image gets its channel.
 
@@ -68,6 +77,7 @@ def assemble_exam(
         files: its images and boxes.
         options: what is allowed beyond the strict reading.
         not_looked_into: names of what lies beside the files and may be thought to be read.
+        table: what the user says of the exam's images.
 
     Raises:
         Refusal: two images for one channel, volumes without names, a box that is none, a date that can't be.
@@ -81,8 +91,8 @@ def assemble_exam(
             if len(twice) > 1:
                 names = " and ".join(f.shown for f in twice)
                 raise Refusal("liver_twice", f"{names} both say where the liver is. Keep the right one.")
-        images, unusable = _images_by_name([f for f in files if f.name not in (LIVER_MASK, LIVER_BOX)], where)
-        assigned, unknown, more = assign_channels(images, where)
+        images, unusable = _images_by_name([f for f in files if f.name not in (LIVER_MASK, LIVER_BOX)], where, table)
+        assigned, unknown, more = assign_with_table(images, table, where)
         unknown += unusable
         if not_looked_into:
             message = (
@@ -135,7 +145,9 @@ def _with_hint(name: str, channels: Sequence[str]) -> str:
     return f"{name} (did you mean {close}?)" if close else name
 
 
-def _images_by_name(files: Sequence[NamedFile], where: str) -> tuple[dict[str, NiftiImage], list[str]]:
+def _images_by_name(
+    files: Sequence[NamedFile], where: str, table: ExamChannels | None
+) -> tuple[dict[str, NiftiImage], list[str]]:
     """Name → image, and the names of files that are no channel and can't be taken apart, with the reason."""
     images: dict[str, NiftiImage] = {}
     unusable = []
@@ -143,7 +155,10 @@ def _images_by_name(files: Sequence[NamedFile], where: str) -> tuple[dict[str, N
         try:
             parts = _split_volumes(file)
         except Refusal as refusal:
-            if all(is_channel_name(name) for name in file.name.split("+")):
+            override = table.look_up(file.name) if table else None
+            if override is not None and override.channel is None:
+                continue
+            if override is not None or all(is_channel_name(name) for name in file.name.split("+")):
                 raise
             unusable.append(f"{file.name} ({refusal.message.rstrip('.')})")
             continue

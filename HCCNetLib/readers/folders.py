@@ -77,6 +77,8 @@ def read_patient_folder(folder: Path, options: ReadingOptions | None = None) -> 
     Raises:
         Refusal: an undated folder that holds images, two exams on one day, an exam that is there and can't be opened.
     """
+    options = options or ReadingOptions()
+    patient_id = name_as_given(folder)
     exams = []
     problems = []
     found = entries(folder)
@@ -89,7 +91,8 @@ def read_patient_folder(folder: Path, options: ReadingOptions | None = None) -> 
             )
             raise Refusal("unreadable_exam", f"{message} Unpack or mount it, or move it elsewhere.")
         if date is not None and path.is_dir():
-            exams.append(assemble_exam(path.name, date, exam_files(path), options, not_looked_into(path)))
+            table = options.channels_of(patient_id, path.name, date)
+            exams.append(assemble_exam(path.name, date, exam_files(path), options, not_looked_into(path), table))
         elif path.is_dir():
             _refuse_if_exam(path)
             problems.append(Problem("passed_over", f"The folder {path.name} was passed over: it holds no image."))
@@ -99,7 +102,7 @@ def read_patient_folder(folder: Path, options: ReadingOptions | None = None) -> 
                 f"exam's date, or move it elsewhere."
             )
             raise Refusal("loose_images", message)
-    return assemble_patient(name_as_given(folder), exams, options, problems)
+    return assemble_patient(patient_id, exams, options, problems)
 
 
 def exam_files(folder: Path) -> list[NamedFile]:

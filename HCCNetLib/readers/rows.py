@@ -18,10 +18,12 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
     tab those of a .tsv.
 
     Raises:
-        Refusal: unreadable, a required column is missing, a row with too many cells, a cell over several lines, no row.
+        Refusal: not there, unreadable, a required column is missing, a row with too many cells, a cell over several lines, no row.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise Refusal("missing_file", f"{path.name} does not exist. Check the name and the folder.") from error
     except PermissionError as error:
         raise Refusal("no_permission", f"{path.name} can't be opened: no permission to read it.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -21,6 +21,7 @@ def read_cohort_table(path: Path, options: ReadingOptions | None = None) -> Coho
     Raises:
         Refusal: the table itself can't be read; a patient who can't be is refused alone.
     """
+    options = options or ReadingOptions()
     rows_of: dict[str, list[tuple[int, dict[str, str]]]] = {}
     for number, row in read_rows(path, _COLUMNS):
         if not row["patient_id"]:
@@ -46,7 +47,7 @@ def read_cohort_table(path: Path, options: ReadingOptions | None = None) -> Coho
     )
 
 
-def _read_exam(table: Path, number: int, row: dict[str, str], options: ReadingOptions | None) -> Exam:
+def _read_exam(table: Path, number: int, row: dict[str, str], options: ReadingOptions) -> Exam:
     date = parse_date(row["exam_date"])
     if date is None:
         message = f"{table.name}, row {number}: exam_date is missing or not a date; write it as 2021-03-14."
@@ -57,7 +58,8 @@ def _read_exam(table: Path, number: int, row: dict[str, str], options: ReadingOp
         for column, cell in row.items()
         if cell and column not in _COLUMNS and _is_image(column, cell, f"{column} of row {number}")
     ]
-    return assemble_exam(exam_id, date, files, options)
+    channels = options.channels_of(row["patient_id"], exam_id, date)
+    return assemble_exam(exam_id, date, files, options, table=channels)
 
 
 def _is_image(column: str, cell: str, shown: str) -> bool:

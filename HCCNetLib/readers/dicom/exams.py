@@ -180,7 +180,7 @@ def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam |
     try:
         problems = [*look_at_date(visit.date), *visit.problems]
         candidates = _candidates(visit)
-        table = options.channel_table.for_exam(patient_id, exam_id, visit.date) if options.channel_table else None
+        table = options.channels_of(patient_id, exam_id, visit.date)
         chosen: dict[str, str | None] = {}
         for candidate in candidates:
             said = table.look_up(candidate.name, candidate.facts.description) if table else None

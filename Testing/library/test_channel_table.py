@@ -1,0 +1,292 @@
+"""The table in which a person says which image is which channel: read, applied, written, read again."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import DWI, centred_affine, write_nifti, write_patient
+
+from HCCNetLib.commands.main import main
+from HCCNetLib.commands.outputs import write_table
+from HCCNetLib.readers import ReadingOptions, channel_rows, read_channel_table, read_input
+from HCCNetLib.readers.channel_table import ChannelTable, Override
+from HCCNetLib.records import Cohort, Exam, FoundImage, Patient, Problem, Refusal
+
+DAY = datetime.date(2021, 3, 14)
+SHAPE = (8, 8, 8)
+AFFINE = centred_affine(SHAPE, (20.0, 20.0, 20.0), np.diag([-1.0, -1.0, 1.0]))
+
+
+def refusal_of(action: Callable[[], object]) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        action()
+    return caught.value
+
+
+def table(folder: Path, *rows: str, header: str = "image,channel", name: str = "channels.csv") -> ChannelTable:
+    path = folder / name
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return read_channel_table(path)
+
+
+def write_exam(folder: Path, names: Sequence[str]) -> Path:
+    for index, name in enumerate(names):
+        write_nifti(folder / f"{name}.nii.gz", np.full(SHAPE, float(index)), AFFINE)
+    return folder
+
+
+def read_exam(patient: Path, channels: ChannelTable) -> Exam:
+    return read_input(patient, ReadingOptions(channel_table=channels)).patients[0].exams[0]
+
+
+def messages(problems: Sequence[Problem]) -> list[str]:
+    return [problem.message for problem in problems]
+
+
+# ---------------------------------------------------------------- rows
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("scan7", "SCAN7", True),
+        ("series 8*", "series 8, b 400", True),
+        ("series ?", "series 8, b 400", False),
+        ("*b 400", "series 8, b 400", True),
+        ("scan[7]", "scan[7]", True),
+        ("scan[7]", "scan7", False),
+        ("a.b", "axb", False),
+        ("Leber_a\u0308", "leber_Ä", True),  # an accent as file systems write it
+    ],
+)
+def test_names_are_matched_without_case_and_with_two_wildcards(
+    tmp_path: Path, pattern: str, name: str, matches: bool
+) -> None:
+    exam = table(tmp_path, f'"{pattern}",T1_in').for_exam("P1", "e", DAY)
+    assert exam.look_up(name) == (Override("T1_in", 2) if matches else None)
+
+
+def test_the_first_row_that_matches_in_all_its_cells_wins(tmp_path: Path) -> None:
+    rows = ["P2,,,x*,T1_in", "P*,2021-03-14,scan7,,T1A", "P1,visit 2,,*portal*,T1_venous", ",,scan*,,-"]
+    channels = table(tmp_path, *rows, header="patient_id,exam,image,description,channel")
+    exam = channels.for_exam("P1", "visit 2", DAY)
+    assert exam.look_up("scan7", "x") == Override("T1_arterial", 3)
+    assert exam.look_up("scan8", "T1 Portal venous") == Override("T1_venous", 4)
+    assert exam.look_up("scan8") == Override(None, 5)
+    assert exam.look_up("other") is None
+    assert channels.for_exam("p2", "e", DAY).look_up("scan7", "X") == Override("T1_in", 2)
+    other_day = channels.for_exam("P1", "visit 3", datetime.date(2022, 1, 1))
+    assert other_day.look_up("scan7") == Override(None, 5)
+
+
+def test_rows_of_no_use_are_told_with_what_to_do(tmp_path: Path) -> None:
+    channels = table(tmp_path, "scan*,T1_in", "scan7,T1_out", "scna8,T1_native")
+    channels.for_exam("P1", "e", DAY).look_up("scan7")
+    assert messages(channels.unused()) == [
+        "Row 3 of channels.csv decides nothing: earlier rows match all that it matches. Move it up.",
+        "Row 4 of channels.csv matches no image that was read. Check the spelling.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "sentence"),
+    [
+        (
+            "image,channel",
+            "scan7,T1_aterial",
+            "channels.csv, row 2: there is no channel T1_aterial. Did you mean T1_arterial? For an image that is not used "
+            "write -.",
+        ),
+        (
+            "image,channel",
+            "scan7,ADC",
+            "channels.csv, row 2: there is no channel ADC. The channels are DWI_b0, DWI_b150,",
+        ),
+        (
+            "image,channel",
+            ",T1_in",
+            "channels.csv, row 2 does not say which image it is about. Fill at least one of its cells patient_id, exam, "
+            "image, description.",
+        ),
+        ("image,chanel", "scan7,T1_in", "channels.csv lacks the column(s) channel; it has: image, chanel."),
+    ],
+)
+def test_mistakes_are_refused_with_their_row(tmp_path: Path, header: str, row: str, sentence: str) -> None:
+    assert refusal_of(lambda: table(tmp_path, row, header=header)).message.startswith(sentence)
+
+
+# ---------------------------------------------------------------- use
+
+
+def test_a_file_becomes_the_channel_that_the_table_says(tmp_path: Path) -> None:
+    write_exam(tmp_path / "P1" / "2021-03-14", ["T1_native", "scan7", "scan8", "scan9"])
+    exam = read_exam(tmp_path / "P1", table(tmp_path, "scan7,T1_arterial", "scan8,-"))
+    assert {channel: float(image.read().max()) for channel, image in exam.images.items()} == {
+        "T1_native": 0,
+        "T1_arterial": 1,
+    }
+    assert messages(exam.problems) == [
+        "as channels.csv says, scan7 is T1_arterial (row 2).",
+        "left out, as channels.csv says: scan8 (row 3).",
+        "not understood and not used: scan9.",
+    ]
+    assert {problem.exam_id for problem in exam.problems} == {"2021-03-14"}
+
+
+def test_the_table_comes_before_names_and_b_values(tmp_path: Path) -> None:
+    write_exam(tmp_path / "P1" / "2021-03-14", ["T1A", "late", "DWI_b140", "trace"])
+    exam = read_exam(tmp_path / "P1", table(tmp_path, "late,T1_arterial", "trace,DWI_b150"))
+    assert {channel: float(image.read().max()) for channel, image in exam.images.items()} == {
+        "T1_arterial": 1,
+        "DWI_b150": 3,
+    }
+    assert "not used, because channels.csv gives their channel to another image: T1A." in messages(exam.problems)
+    assert exam.unknown_files == ("DWI_b140",)
+
+
+def test_two_images_for_one_channel_are_refused(tmp_path: Path) -> None:
+    write_exam(tmp_path / "P1" / "2021-03-14", ["scan7", "scan8"])
+    channels = table(tmp_path, "scan*,T1_in")
+    assert refusal_of(lambda: read_exam(tmp_path / "P1", channels)).message == (
+        "exam 2021-03-14: channels.csv makes each of scan7 (row 2) and scan8 (row 2) T1_in. Keep the right one."
+    )
+
+
+def test_a_channel_twice_is_settled_by_the_table(tmp_path: Path) -> None:
+    write_exam(tmp_path / "P1" / "2021-03-14", ["T1A", "T1_arterial"])
+    exam = read_exam(tmp_path / "P1", table(tmp_path, "T1A,-"))
+    assert float(exam.images["T1_arterial"].read().max()) == 1
+
+
+def test_a_file_that_cannot_be_taken_apart_is_left_out_or_refused_with_the_reason(tmp_path: Path) -> None:
+    write_exam(tmp_path / "P1" / "2021-03-14", ["T1_native"])
+    folder = tmp_path / "P1" / "2021-03-14"
+    write_nifti(folder / "dwi.nii.gz", np.ones((*SHAPE, 3)), AFFINE)
+    (folder / "dwi.bval").write_text("0 800 800")
+    assert messages(read_exam(tmp_path / "P1", table(tmp_path, "dwi,-")).problems) == []
+    refusal = refusal_of(lambda: read_exam(tmp_path / "P1", table(tmp_path, "dwi,DWI_b800")))
+    assert "dwi.nii.gz has several volumes of one b-value" in refusal.message
+
+
+def test_a_cohort_table_is_corrected_alike(tmp_path: Path) -> None:
+    write_exam(tmp_path / "images", ["a", "b"])
+    (tmp_path / "cohort.csv").write_text(
+        "patient_id,exam_id,exam_date,T1_in,T1_out\nP1,e,2021-03-14,images/a.nii.gz,images/b.nii.gz\n"
+    )
+    channels = table(
+        tmp_path, "P1,e,T1_in,T1_out", "P1,E,T1_out,T1_in", "P2,e,*,-", header="patient_id,exam,image,channel"
+    )
+    cohort = read_input(tmp_path / "cohort.csv", ReadingOptions(channel_table=channels))
+    exam = cohort.patients[0].exams[0]
+    assert {channel: float(image.read().max()) for channel, image in exam.images.items()} == {"T1_in": 1, "T1_out": 0}
+    assert messages(cohort.problems) == ["Row 4 of channels.csv matches no image that was read. Check the spelling."]
+
+
+# ---------------------------------------------------------------- written, corrected, read again
+
+
+FOUND = (
+    FoundImage("=cmd()", "-T1 portal", reason="nothing says which channel it is"),
+    FoundImage("series 8, b 400", "ep2d; trace", "DWI_b400", "b-value", "certain", details={"b": "400", "echo": "1"}),
+    FoundImage("2021-03-14", "'t1' ü"),
+    FoundImage("007", "", "T1_in", "name", "certain"),
+)
+
+
+MASK = FoundImage("liver_mask", "", "liver_mask", "name", "certain")
+
+
+def found_cohort(exam_id: str = "20210314") -> Cohort:
+    return Cohort((Patient("0012", (Exam(exam_id, DAY, {}, found=(*FOUND, MASK)),)),))
+
+
+@pytest.mark.parametrize("name", ["channels.csv", "channels.tsv"])
+def test_a_written_table_reads_back_as_it_was(tmp_path: Path, name: str) -> None:
+    write_table(tmp_path / name, channel_rows(found_cohort()))
+    channels = read_channel_table(tmp_path / name)
+    exam = channels.for_exam("0012", "20210314", DAY)
+    overrides = [exam.look_up(image.name, image.description) for image in FOUND]
+    assert overrides == [Override(image.channel, row) for row, image in enumerate(FOUND, start=2)]
+    assert channels.unused() == []
+    assert channels.for_exam("12", "20210314", DAY).look_up("007") is None
+
+
+def test_no_cell_of_a_written_table_is_changed_by_a_spreadsheet(tmp_path: Path) -> None:
+    write_table(tmp_path / "channels.csv", channel_rows(found_cohort()))
+    with (tmp_path / "channels.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[1] == {
+        "patient_id": "'0012",
+        "exam": "'20210314",
+        "date": "'2021-03-14",
+        "image": "series 8, b 400",
+        "description": "ep2d; trace",
+        "found": "b 400, echo 1",
+        "recognised_by": "b-value",
+        "confidence": "certain",
+        "reason": "",
+        "channel": "DWI_b400",
+    }
+    assert rows[0]["image"] == "'=cmd()"
+
+
+def test_an_exam_merged_of_several_folders_is_named_by_its_day(tmp_path: Path) -> None:
+    cohort = found_cohort("2021-03-14_a")
+    exam = replace(cohort.patients[0].exams[0], problems=(Problem("same_day_merged", "x"),))
+    write_table(tmp_path / "c.csv", channel_rows(replace(cohort, patients=(Patient("0012", (exam,)),))))
+    channels = read_channel_table(tmp_path / "c.csv")
+    assert channels.for_exam("0012", "2021-03-14_b", DAY).look_up("007") == Override("T1_in", 5)
+
+
+# ---------------------------------------------------------------- commands
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+def test_inspect_applies_a_table_and_tells_what_was_of_no_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patient = write_patient(tmp_path / "P1", channels=DWI[:1])
+    table(tmp_path, "DWI_b0,T2_long", "x,-")
+    assert run("inspect", patient, "--channels", tmp_path / "channels.csv") == 0
+    said = capsys.readouterr().out
+    assert "T2_long: 48×40×40 voxels" in said
+    assert "warning: as channels.csv says, DWI_b0 is T2_long (row 2)." in said
+    assert "note: Row 3 of channels.csv matches no image that was read. Check the spelling." in said
+    assert run("inspect", patient, "--channels", tmp_path / "chanels.csv") == 1
+    assert "chanels.csv does not exist. Check the name" in capsys.readouterr().err
+
+
+def test_inspect_writes_a_table_and_never_over_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    patient, written = write_patient(tmp_path / "P1", channels=DWI[:1]), tmp_path / "channels.csv"
+    assert run("inspect", patient, "--write-channels", written) == 0
+    before = written.read_bytes()
+    assert before.startswith("\ufeffpatient_id,exam,date,image,".encode())
+    capsys.readouterr()
+    assert run("inspect", patient, "--write-channels", written) == 1
+    assert "channels.csv is there already. Choose another name, or remove it first." in capsys.readouterr().err
+    assert written.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--write-channels", "c.xlsx"], "the name must end in .csv or .tsv"),
+        (["--write-channels", "c.csv", "--deidentify", "key"], "must name patients as INPUT does"),
+    ],
+)
+def test_a_table_of_no_use_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run("inspect", tmp_path, *arguments)
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err
