@@ -157,6 +157,8 @@ def holds_images(paths: Iterable[Path]) -> bool:
 
 def _is_dicom(path: Path) -> bool:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:

@@ -109,6 +109,7 @@ class NiftiImage:
     def fingerprint(self) -> str:
         """SHA-256 of the file and the volume's number."""
         try:
+            _refuse_endless(self.path, self.shown)
             with self.path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256")
         except OSError as error:
@@ -144,6 +145,12 @@ def _open_checked(path: Path) -> Any:
     return type(image).from_bytes(gzip.decompress(path.read_bytes()))
 
 
+def _refuse_endless(path: Path, shown: str) -> None:
+    """A pipe would be waited for, and a device read, without end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise Refusal("not_a_file", f"{shown} is not an ordinary file. Put the image itself there.")
+
+
 def open_nifti(path: Path, shown: str) -> Any:
     """Opens a NIfTI file's header; the image is nibabel's Nifti1Image or Nifti2Image.
 
@@ -153,6 +160,7 @@ def open_nifti(path: Path, shown: str) -> Any:
     import nibabel as nib
 
     try:
+        _refuse_endless(path, shown)
         with path.open("rb"):  # nibabel does not tell a missing permission from a damaged file
             pass
         image = nib.load(path)

@@ -28,6 +28,8 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
         raise Refusal("no_permission", f"{path.name} can't be opened: no permission to read it.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal("unreadable_file", f"{path.name} can't be read as UTF-8 text. Save it as CSV UTF-8.") from error
+    if "\0" in text:
+        raise Refusal("bad_table", f"{path.name} holds characters that are no text. Save it as CSV UTF-8.")
     header = text.split("\n", 1)[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in header and ";" in header else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", restval="", strict=True)

@@ -143,7 +143,8 @@ def table(folders: Sequence[Path], out: Path) -> list[str]:
     for number, folder in enumerate(folders):
         conversion = convert(folder, out / str(number), depth=0)
         outputs = "<br>".join(describe(converted) for converted in conversion.files) or "none"
-        rows.append(f"| {folder.name} | {outputs} | {'<br>'.join(conversion.notes)} |")
+        name = "/".join(folder.parts[-4:])
+        rows.append(f"| {name} | {outputs} | {'<br>'.join(conversion.notes)} |")
     return rows
 
 
