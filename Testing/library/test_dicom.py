@@ -24,9 +24,12 @@ from dicom_files import (
     write_stacks,
 )
 from helpers import centred_affine, rotation
+from pydicom.data import get_testdata_file
 
 from HCCNetLib.commands.main import main
 from HCCNetLib.readers import ReadingOptions, read_input
+from HCCNetLib.readers.dicom.files import quietly
+from HCCNetLib.readers.dicom.image import decoded_frames
 from HCCNetLib.records import Cohort, Exam, FoundImage, Image, Refusal
 
 REAL = Path(__file__).resolve().parents[1] / "data" / "dicom"
@@ -114,15 +117,29 @@ def test_slope_and_intercept_are_each_slice_s_own(tmp_path: Path) -> None:
     "name",
     [
         *("ImplicitVRLittleEndian", "ExplicitVRLittleEndian", "ExplicitVRBigEndian", "DeflatedExplicitVRLittleEndian"),
-        *("RLELossless", "JPEG2000Lossless", "JPEGLSLossless"),
+        *("RLELossless", "JPEG2000Lossless"),
     ],
 )
 def test_transfer_syntaxes_give_the_same_voxels(tmp_path: Path, name: str) -> None:
-    syntax = getattr(pydicom.uid, name)
-    write_stacks(
-        tmp_path, [Stack(volume(), AXIAL, b_value=0.0)], series_tags(description="DWI"), Writing(syntax=syntax)
-    )
-    assert_same_voxels(only_exam(tmp_path).images["DWI_b0"], volume(), AXIAL)
+    written = np.kron(volume(), np.ones((5, 5, 1)))  # a wavelet needs some pixels
+    affine = centred_affine(written.shape, (3.0, 3.0, 5.0), LPS)
+    writing = Writing(syntax=getattr(pydicom.uid, name))
+    write_stacks(tmp_path, [Stack(written, affine, b_value=0.0)], series_tags(description="DWI"), writing)
+    assert_same_voxels(only_exam(tmp_path).images["DWI_b0"], written, affine)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "MR_small_bigendian"),
+        *("MR_small_implicit", "MR_small_expb", "MR_small_padded"),
+    ],
+)
+def test_real_files_of_other_syntaxes_hold_the_same_pixels(name: str) -> None:
+    reference, other = (get_testdata_file(f"{n}.dcm", download=False) for n in ("MR_small", name))
+    with quietly():
+        (expected,), (pixels,) = (list(decoded_frames(Path(str(path)), [0])) for path in (reference, other))
+    np.testing.assert_array_equal(pixels, expected)
 
 
 def test_a_volume_without_any_of_its_slices_names_the_gap(tmp_path: Path) -> None:
