@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,7 @@ def _as_decimal(value: float) -> float:
     return float(str(DSfloat(value, auto_format=True)))
 
 
-def _decimals(values: Sequence[float]) -> list[DSfloat]:
+def _decimals(values: Iterable[float]) -> list[DSfloat]:
     return [DSfloat(float(value), auto_format=True) for value in values]
 
 
@@ -391,8 +391,8 @@ def _put_pixels(dataset: Dataset, pixels: NDArray[Any], syntax: UID) -> None:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
     # pydicom swaps every element but this one.
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
-    content = np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder(order)).tobytes()
+    dtype = pixels.dtype.newbyteorder(">" if syntax == ExplicitVRBigEndian else "<")
+    content = np.ascontiguousarray(pixels, dtype=dtype).tobytes()
     dataset.add(DataElement(0x7FE00010, "OW", content))
 
 

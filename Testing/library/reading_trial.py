@@ -1,18 +1,21 @@
 """Reads inputs, whatever they are, in a process of its own with little memory and little time, and says how each ended.
 
-As a script it is that process: a JSON list of inputs comes on standard input, a line of JSON goes out before and after each.
+As a script it is that process: a JSON list of inputs comes on standard input, a line of JSON goes out after each.
 POSIX only (limits and alarms).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -112,14 +115,26 @@ def _one_process(cases: Sequence[tuple[str, Path]]) -> list[Ending]:
         given.write(json.dumps([(name, str(path)) for name, path in cases]).encode("ascii"))
         given.seek(0)
         with subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT) as process:
-            assert process.stdout is not None
-            endings = [_ending(json.loads(line)) for line in process.stdout]
+            endings = [_ending(json.loads(line)) for line in _answers(process)]
         if len(endings) < len(cases):
             errors.seek(0)
             kind = "hang" if -process.returncode == signal.SIGKILL else "crash"
             trace = f"exit status {process.returncode}\n{errors.read().decode(errors='replace')[-2000:]}"
             endings.append(Ending(cases[len(endings)][0], kind, trace=trace))
     return endings
+
+
+def _answers(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Lines of its output; it is killed where its own alarm was not heard: code that is not Python's may not come back."""
+    assert process.stdout is not None
+    while True:
+        watchdog = threading.Timer(SECONDS + 10, process.kill)
+        watchdog.start()
+        line = process.stdout.readline()
+        watchdog.cancel()
+        if not line:
+            return
+        yield line
 
 
 def _ending(record: dict[str, Any]) -> Ending:
@@ -145,9 +160,6 @@ def _ring(_signal: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """Reads what standard input names; the answers go to standard output, and nothing else does."""
-    import os
-    import time
-
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
     cases = json.load(sys.stdin)
@@ -157,7 +169,7 @@ def main() -> None:
     for name, path in cases:
         start = time.perf_counter()
         answer = {"name": name, **_try(Path(path))}
-        answer |= {"seconds": time.perf_counter() - start, "peak_bytes": _peak_bytes()}
+        answer |= {"seconds": time.perf_counter() - start, "peak_bytes": peak_bytes()}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -165,7 +177,6 @@ def _try(path: Path) -> dict[str, Any]:
     from HCCNetLib.records import Refusal
 
     outcome = _Outcome()
-    killer = _kill_later()
     signal.alarm(SECONDS)
     kind, trace = "read", ""
     try:
@@ -179,16 +190,7 @@ def _try(path: Path) -> dict[str, Any]:
         kind, trace = "traceback", "".join(traceback.format_exc()[-3000:])
     finally:
         signal.alarm(0)
-        killer.kill()
-        killer.wait()
     return {"kind": kind, "trace": trace, "sentences": outcome.sentences, "channels": outcome.channels}
-
-
-def _kill_later() -> subprocess.Popen[bytes]:
-    """Ends this process where an alarm is not heard: code that is not Python's may not come back."""
-    import os
-
-    return subprocess.Popen(["/bin/sh", "-c", f"sleep {SECONDS + 5}; kill -9 {os.getpid()}"], start_new_session=True)
 
 
 def _read(path: Path, outcome: _Outcome) -> None:
@@ -216,7 +218,7 @@ def _read(path: Path, outcome: _Outcome) -> None:
                 outcome.sentences.append(refusal.message)
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Linux' own figure where there is one: that of getrusage is at least the parent's at the time of the fork."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
@@ -232,7 +234,8 @@ def tabulate(trial: Trial) -> Iterator[str]:
     """Every ending in a line, for a person."""
     for ending in trial.endings:
         last = ending.trace.strip().splitlines()[-1:] or ending.sentences[:1] or [f"{ending.channels} images"]
-        yield f"{ending.kind:9s} {ending.seconds:5.2f} s {ending.peak_bytes / 1e6:6.0f} MB  {ending.name}: {last[0][:200]}"
+        line = f"{ending.kind:9s} {ending.seconds:5.2f} s {ending.peak_bytes / 1e6:6.0f} MB  {ending.name}: {last[0][:200]}"
+        yield line.encode("ascii", "backslashreplace").decode()
 
 
 if __name__ == "__main__":
