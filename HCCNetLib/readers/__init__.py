@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from HCCNetLib.readers.bids import is_bids_dataset, is_bids_subject, read_bids_dataset, read_bids_subject
 from HCCNetLib.readers.exams import (
     ReadingOptions,
     check_images,
@@ -37,13 +38,13 @@ __all__ = [
 
 _FORMS = (
     "a patient folder (one folder per exam named by its date, 2021-03-14 or 20210314, with one <channel>.nii.gz per "
-    "channel), a folder of such patient folders, or a table (.csv, .tsv) with patient_id, exam_id, exam_date and a "
-    "column per channel"
+    "channel), a folder of such patient folders, a table (.csv, .tsv) with patient_id, exam_id, exam_date and a column "
+    "per channel, or a BIDS dataset (sub-*/ses-*, dates in sub-*_sessions.tsv)"
 )
 
 
 def read_input(path: str | Path, options: ReadingOptions | None = None) -> Cohort:
-    """Reads a patient folder, a cohort folder or a cohort table; voxels are not read yet.
+    """Reads an input of any of the forms; voxels are not read yet.
 
     Args:
         path: the input.
@@ -66,6 +67,10 @@ def read_input(path: str | Path, options: ReadingOptions | None = None) -> Cohor
         if path.suffix.lower() in (".csv", ".tsv"):
             return read_cohort_table(path, options)
         raise Refusal("unknown_input", f"{path.name} is neither a folder nor a table. Expected {_FORMS}.")
+    if is_bids_dataset(path):
+        return read_bids_dataset(path, options)
+    if is_bids_subject(path) and not is_patient_folder(path):
+        return Cohort(patients=(read_bids_subject(path, options),), form="patient folder")
     if is_patient_folder(path):
         return Cohort(patients=(read_patient_folder(path, options),), form="patient folder")
     cohort = read_cohort_folder(path, options)

@@ -25,11 +25,15 @@ from HCCNetLib.readers.images import (
     volume_count,
 )
 from HCCNetLib.readers.nifti import read_box
-from HCCNetLib.records import Box, Exam, FoundImage, Grid, Image, Patient, Problem, Refusal, names_exam
+from HCCNetLib.records import Box, Confidence, Exam, FoundImage, Grid, Image, Patient, Problem, Refusal, names_exam
 
 # De-identified data may carry shifted dates; beyond these nothing is a date of an MRI.
 FIRST_YEAR, LAST_YEAR = 1900, 2299
 FIRST_MRI = datetime.date(1980, 1, 1)
+
+# Why an image is not used.
+NO_NAME = "its name is no channel's"
+NO_B_VALUE = "its b-value is no channel's, or another is as near or nearer"
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def assemble_exam(
             images=dict(sorted((channel, images[name].image) for name, channel in assigned.items())),
             liver_mask=open_image(masks[0].path, masks[0].shown) if masks else None,
             liver_box=read_box(boxes[0].path, boxes[0].shown) if boxes else None,
-            problems=tuple(replace(p, exam_id=exam_id) for p in [*problems, *more, *_not_used(unknown)]),
+            problems=tuple(replace(p, exam_id=exam_id) for p in [*problems, *more, *not_used(unknown)]),
             unknown_files=tuple(unknown),
             resample_channels=options.resample_channels,
             found=(*(found_image(image, assigned.get(name)) for name, image in images.items()), *unusable),
@@ -133,15 +137,16 @@ def found_image(named: NamedImage, channel: str | None) -> FoundImage:
     details = {"b": f"{b_value:g}"} if b_value is not None else {}
     found = with_grid(FoundImage(named.name, channel=channel, details=details, files=(named.path,)), named.image)
     if channel is not None:
-        is_equal = b_value is None or B_VALUES.get(0.0 if b_value < 1 else b_value) == channel
-        return replace(
-            found,
-            recognised_by="b-value" if by_b_value else named.named_by,
-            confidence="certain" if is_equal else "probable",
-        )
-    if b_value is None:
-        return replace(found, reason=found.reason or "its name is no channel's")
-    return replace(found, reason=found.reason or "its b-value is no channel's, or another is as near or nearer")
+        by = "b-value" if by_b_value else named.named_by
+        return replace(found, recognised_by=by, confidence=b_value_confidence(named.name, channel))
+    return replace(found, reason=found.reason or (NO_NAME if b_value is None else NO_B_VALUE))
+
+
+def b_value_confidence(name: str, channel: str) -> Confidence:
+    """How sure a channel is by its name: only a b-value that is not equal leaves a doubt."""
+    b_value = b_value_of(name)
+    is_equal = b_value is None or B_VALUES.get(0.0 if b_value < 1 else b_value) == channel
+    return "certain" if is_equal else "probable"
 
 
 def with_grid(found: FoundImage, image: Image) -> FoundImage:
@@ -177,7 +182,8 @@ def look_at_date(date: datetime.date) -> list[Problem]:
     return [Problem("implausible_date", message)]
 
 
-def _not_used(unknown: Sequence[str]) -> list[Problem]:
+def not_used(unknown: Sequence[str]) -> list[Problem]:
+    """What to say of images that belong to no channel, with what they may have been meant to be."""
     if not unknown:
         return []
     hints = ", ".join(_with_hint(name, (LIVER_MASK, *CHANNELS)) for name in unknown)

@@ -149,6 +149,11 @@ def name_of_series(facts: SeriesFacts) -> tuple[str, str] | None:
     return None if name is None else (name, "description")
 
 
+def is_derived(text: str) -> bool:
+    """Whether a text says that an image was made from others, or is of something else: never a channel."""
+    return bool(_DERIVED.search(_words(text)))
+
+
 def _exact(text: str) -> str | None:
     """The channel that a text is the name of, but for case and separators."""
     if is_channel_name(text):
