@@ -22,6 +22,7 @@ from HCCNetLib.readers.folders import (
     read_patient_folder,
     readable,
 )
+from HCCNetLib.readers.published import is_published_layout, read_published_layout
 from HCCNetLib.readers.table import read_cohort_table
 from HCCNetLib.records import Cohort, Refusal
 
@@ -39,7 +40,8 @@ __all__ = [
 _FORMS = (
     "a patient folder (one folder per exam named by its date, 2021-03-14 or 20210314, with one <channel>.nii.gz per "
     "channel), a folder of such patient folders, a table (.csv, .tsv) with patient_id, exam_id, exam_date and a column "
-    "per channel, or a BIDS dataset (sub-*/ses-*, dates in sub-*_sessions.tsv)"
+    "per channel, a BIDS dataset (sub-*/ses-*, dates in sub-*_sessions.tsv), or the published layout "
+    "(nifti/<patient>_<number>, dates in labels/labels.csv)"
 )
 
 
@@ -71,6 +73,8 @@ def read_input(path: str | Path, options: ReadingOptions | None = None) -> Cohor
         return read_bids_dataset(path, options)
     if is_bids_subject(path) and not is_patient_folder(path):
         return Cohort(patients=(read_bids_subject(path, options),), form="patient folder")
+    if is_published_layout(path):
+        return read_published_layout(path, options)
     if is_patient_folder(path):
         return Cohort(patients=(read_patient_folder(path, options),), form="patient folder")
     cohort = read_cohort_folder(path, options)
