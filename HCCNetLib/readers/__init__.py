@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from HCCNetLib.readers.bids import is_bids_dataset, is_bids_subject, read_bids_dataset, read_bids_subject
 from HCCNetLib.readers.channel_table import channel_rows, read_channel_table
 from HCCNetLib.readers.deidentify import Pseudonyms, deidentify, deidentify_refusal, is_folder, names_in, open_key
 from HCCNetLib.readers.dicom import is_dicom, is_dicom_folder, read_dicom
@@ -25,6 +26,7 @@ from HCCNetLib.readers.folders import (
     read_patient_folder,
     readable,
 )
+from HCCNetLib.readers.published import is_published_layout, read_published_layout
 from HCCNetLib.readers.table import read_cohort_table
 from HCCNetLib.records import Cohort, Refusal
 
@@ -45,13 +47,14 @@ __all__ = [
 
 _FORMS = (
     "a patient folder (one folder per exam named by its date, 2021-03-14 or 20210314, with one <channel>.nii.gz per "
-    "channel), a folder of such patient folders, or a table (.csv, .tsv) with patient_id, exam_id, exam_date and a "
-    "column per channel"
+    "channel), a folder of such patient folders, a table (.csv, .tsv) with patient_id, exam_id, exam_date and a column "
+    "per channel, a BIDS dataset (sub-*/ses-*, dates in sub-*_sessions.tsv), or the published layout "
+    "(nifti/<patient>_<number>, dates in labels/labels.csv)"
 )
 
 
 def read_input(path: str | Path, options: ReadingOptions | None = None) -> Cohort:
-    """Reads a patient folder, a cohort folder or a cohort table; voxels are not read yet.
+    """Reads an input of any of the forms; voxels are not read yet.
 
     Args:
         path: the input.
@@ -94,6 +97,12 @@ def _read_form(path: Path, options: ReadingOptions) -> Cohort:
         if is_dicom(path):
             return read_dicom(path, options)
         raise Refusal("unknown_input", f"{path.name} is neither a folder nor a table. Expected {_FORMS}.")
+    if is_bids_dataset(path):
+        return read_bids_dataset(path, options)
+    if is_bids_subject(path) and not is_patient_folder(path):
+        return Cohort(patients=(read_bids_subject(path, options),), form="patient folder")
+    if is_published_layout(path):
+        return read_published_layout(path, options)
     if is_dicom_folder(path):
         return read_dicom(path, options)
     if is_patient_folder(path):

@@ -16,6 +16,8 @@ from HCCNetLib.records import Cohort, Exam, FoundImage, Problem, Refusal
 _CHANNEL = "channel"
 _MATCHING = ("patient_id", "exam", "image", "description")
 _NOT_USED = ("", "-")
+# Why an image is not used.
+LEFT_OUT, DISPLACED = "left out by the table of channels", "the table of channels gives its channel to another image"
 # What `channel_rows` writes besides is for people.
 _COLUMNS = (
     *("patient_id", "exam", "date", "image", "description", "found", "recognised_by", "confidence", "reason"),

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from HCCNetLib.readers.channel_table import ChannelTable, ExamChannels, assign_with_table
+from HCCNetLib.readers.channel_table import LEFT_OUT, ChannelTable, ExamChannels, assign_with_table
 from HCCNetLib.readers.channels import (
+    B_VALUES,
     CHANNELS,
     b_value_name,
     b_value_of,
@@ -16,14 +17,24 @@ from HCCNetLib.readers.channels import (
     suggest_channel,
 )
 from HCCNetLib.readers.deidentify import Pseudonyms
-from HCCNetLib.readers.nifti import NiftiImage, image_stem, open_nifti, read_box
-from HCCNetLib.records import Box, Exam, Grid, Image, Patient, Problem, Refusal, names_exam
-
-LIVER_MASK, LIVER_BOX = "liver_mask", "liver_box"
+from HCCNetLib.readers.images import (
+    LIVER_BOX,
+    LIVER_MASK,
+    b_values_in_header,
+    image_stem,
+    open_image,
+    volume_count,
+)
+from HCCNetLib.readers.nifti import read_box
+from HCCNetLib.records import Box, Confidence, Exam, FoundImage, Grid, Image, Patient, Problem, Refusal, names_exam
 
 # De-identified data may carry shifted dates; beyond these nothing is a date of an MRI.
 FIRST_YEAR, LAST_YEAR = 1900, 2299
 FIRST_MRI = datetime.date(1980, 1, 1)
+
+# Why an image is not used.
+NO_NAME = "its name is no channel's"
+NO_B_VALUE = "its b-value is no channel's, or another is as near or nearer"
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,23 @@ class NamedFile:
     name: str
     path: Path
     shown: str
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """An image of an exam: the name by which its channel is looked up, and by what it has that name.
+
+    Args:
+        name: a channel's, an alias, or a b-value's; else the file's.
+        image: the file or one volume of it.
+        path: the file.
+        named_by: ``name``, or ``b-value`` where a .bval file or the header gives it.
+    """
+
+    name: str
+    image: Image
+    path: Path
+    named_by: str = "name"
 
 
 @dataclass(frozen=True)
@@ -93,24 +121,68 @@ def assemble_exam(
                 raise Refusal("liver_twice", f"{names} both say where the liver is. Keep the right one.")
         images, unusable = _images_by_name([f for f in files if f.name not in (LIVER_MASK, LIVER_BOX)], where, table)
         assigned, unknown, more = assign_with_table(images, table, where)
-        unknown += unusable
+        unknown += [f"{found.name} ({found.reason})" for found in unusable]
         if not_looked_into:
             message = (
-                f"not looked into: {', '.join(not_looked_into)}. Only NIfTI images in the exam's own folder are read."
+                f"not looked into: {', '.join(not_looked_into)}. Only NIfTI and NRRD images in the exam's own folder are "
+                f"read."
             )
             more.append(Problem("not_looked_into", message))
         return Exam(
             exam_id=exam_id,
             date=date,
-            images=dict(sorted((channel, images[name]) for name, channel in assigned.items())),
-            liver_mask=NiftiImage(masks[0].path, masks[0].shown) if masks else None,
+            images=dict(sorted((channel, images[name].image) for name, channel in assigned.items())),
+            liver_mask=open_image(masks[0].path, masks[0].shown) if masks else None,
             liver_box=read_box(boxes[0].path, boxes[0].shown) if boxes else None,
-            problems=tuple(replace(p, exam_id=exam_id) for p in [*problems, *more, *_not_used(unknown)]),
+            problems=tuple(replace(p, exam_id=exam_id) for p in [*problems, *more, *not_used(unknown)]),
             unknown_files=tuple(unknown),
             resample_channels=options.resample_channels,
+            found=(*(_found(image, assigned.get(name), table) for name, image in images.items()), *unusable),
         )
     except Refusal as refusal:
         raise in_exam(refusal, exam_id) from refusal
+
+
+def _found(named: NamedImage, channel: str | None, table: ExamChannels | None) -> FoundImage:
+    """What to remember of an image, where the user's table may have said what it is."""
+    found = found_image(named, channel)
+    if table is None or table.look_up(named.name) is None:
+        return found
+    if channel is None:
+        return replace(found, reason=LEFT_OUT)
+    return replace(found, recognised_by="table", confidence="certain")
+
+
+def found_image(named: NamedImage, channel: str | None) -> FoundImage:
+    """What to remember of an image that became a channel by its name or b-value, or None."""
+    b_value = b_value_of(named.name)
+    by_b_value = b_value is not None and (named.named_by == "b-value" or named.name not in CHANNELS)
+    details = {"b": f"{b_value:g}"} if b_value is not None else {}
+    found = with_grid(FoundImage(named.name, channel=channel, details=details, files=(named.path,)), named.image)
+    if channel is not None:
+        by = "b-value" if by_b_value else named.named_by
+        return replace(found, recognised_by=by, confidence=b_value_confidence(named.name, channel))
+    return replace(found, reason=found.reason or (NO_NAME if b_value is None else NO_B_VALUE))
+
+
+def b_value_confidence(name: str, channel: str) -> Confidence:
+    """How sure a channel is by its name: only a b-value that is not equal leaves a doubt."""
+    b_value = b_value_of(name)
+    is_equal = b_value is None or B_VALUES.get(0.0 if b_value < 1 else b_value) == channel
+    return "certain" if is_equal else "probable"
+
+
+def with_grid(found: FoundImage, image: Image) -> FoundImage:
+    """The same with its image's grid, or with the reason why that can't be said."""
+    try:
+        return replace(found, grid=image.grid)
+    except Refusal as refusal:
+        return replace(found, reason=as_clause(refusal))
+
+
+def as_clause(refusal: Refusal) -> str:
+    """A refusal's sentence as a reason in brackets or after a colon."""
+    return refusal.message.rstrip(".")
 
 
 def in_exam(refusal: Refusal, exam_id: str) -> Refusal:
@@ -133,7 +205,8 @@ def look_at_date(date: datetime.date) -> list[Problem]:
     return [Problem("implausible_date", message)]
 
 
-def _not_used(unknown: Sequence[str]) -> list[Problem]:
+def not_used(unknown: Sequence[str]) -> list[Problem]:
+    """What to say of images that belong to no channel, with what they may have been meant to be."""
     if not unknown:
         return []
     hints = ", ".join(_with_hint(name, (LIVER_MASK, *CHANNELS)) for name in unknown)
@@ -147,50 +220,60 @@ def _with_hint(name: str, channels: Sequence[str]) -> str:
 
 def _images_by_name(
     files: Sequence[NamedFile], where: str, table: ExamChannels | None
-) -> tuple[dict[str, NiftiImage], list[str]]:
-    """Name → image, and the names of files that are no channel and can't be taken apart, with the reason."""
-    images: dict[str, NiftiImage] = {}
+) -> tuple[dict[str, NamedImage], list[FoundImage]]:
+    """Name → image, and the files that are no channel and can't be taken apart, with the reason."""
+    images: dict[str, NamedImage] = {}
     unusable = []
     for file in files:
         try:
-            parts = _split_volumes(file)
+            parts = split_volumes(file)
         except Refusal as refusal:
             override = table.look_up(file.name) if table else None
             if override is not None and override.channel is None:
+                unusable.append(FoundImage(file.name, reason=LEFT_OUT, files=(file.path,)))
                 continue
             if override is not None or all(is_channel_name(name) for name in file.name.split("+")):
                 raise
-            unusable.append(f"{file.name} ({refusal.message.rstrip('.')})")
+            unusable.append(FoundImage(file.name, reason=as_clause(refusal), files=(file.path,)))
             continue
-        for name, image in parts:
-            if name in images:
-                raise Refusal("channel_twice", f"{where}: {name} is there twice ({image.source}). Keep the right one.")
-            images[name] = image
+        for part in parts:
+            if part.name in images:
+                message = f"{where}: {part.name} is there twice ({part.image.source}). Keep the right one."
+                raise Refusal("channel_twice", message)
+            images[part.name] = part
     return images, unusable
 
 
-def _split_volumes(file: NamedFile) -> list[tuple[str, NiftiImage]]:
-    """A 4D file gives one image per named volume: names joined by '+', or b-values in a .bval file beside it."""
+def split_volumes(file: NamedFile) -> list[NamedImage]:
+    """A 4D file gives one image per named volume.
+
+    The names are the file's, joined by '+', or b-values in a .bval file beside it or in an NRRD header.
+
+    Raises:
+        Refusal: volumes and names differ in number, or several volumes have one b-value.
+    """
+    by = "name" if "+" in file.name else "b-value"
     names = file.name.split("+") if "+" in file.name else _names_by_b_value(file)
     if names is None:
-        return [(file.name, NiftiImage(file.path, file.shown))]
-    shape = open_nifti(file.path, file.shown).shape
-    count = int(shape[3]) if len(shape) > 3 else 1
-    if len(shape) != 4 or count != len(names):
-        message = f"{file.shown} has {count} volume(s), but {len(names)} are named ({', '.join(names)})."
+        return [NamedImage(file.name, open_image(file.path, file.shown), file.path)]
+    count = volume_count(file.path, file.shown)
+    if count != len(names):
+        message = f"{file.shown} has {count or 1} volume(s), but {len(names)} are named ({', '.join(names)})."
         raise Refusal("volumes_and_names_differ", message)
-    return [(name, NiftiImage(file.path, file.shown, volume)) for volume, name in enumerate(names)]
+    return [NamedImage(n, open_image(file.path, file.shown, i), file.path, by) for i, n in enumerate(names)]
 
 
 def _names_by_b_value(file: NamedFile) -> list[str] | None:
-    """Names of a 4D file's volumes from its .bval file; of a 3D file that file is only compared with the name."""
-    values = _b_values_beside(file)
+    """Names of a 4D file's volumes from its b-values; of a 3D file these are only compared with the name."""
+    values, place = b_values_beside(file), "the .bval file beside it"
+    if values is None:
+        values, place = b_values_in_header(file.path, file.shown), "its header"
     if values is None:
         return None
-    if len(open_nifti(file.path, file.shown).shape) < 4:
+    if volume_count(file.path, file.shown) is None:
         named = b_value_of(file.name)
         if named is not None and len(values) == 1 and abs(named - values[0]) > 1:
-            message = f"{file.shown} is named b{named:g}, but the .bval file beside it says {values[0]:g}. Correct one."
+            message = f"{file.shown} is named b{named:g}, but {place} says {values[0]:g}. Correct one."
             raise Refusal("b_values_differ", message)
         return None
     names = [b_value_name(0.0 if value < 1 else value) for value in values]
@@ -203,7 +286,8 @@ def _names_by_b_value(file: NamedFile) -> list[str] | None:
     return names
 
 
-def _b_values_beside(file: NamedFile) -> list[float] | None:
+def b_values_beside(file: NamedFile) -> list[float] | None:
+    """The b-values (s/mm²) in the .bval file beside an image, None where there is none."""
     stem = image_stem(file.path)
     if stem is None:
         return None
@@ -268,6 +352,7 @@ def _merge(same_day: Sequence[Exam]) -> Exam:
         liver_box=boxes[0] if boxes else None,
         problems=(*(p for e in (first, *others) for p in e.problems), merged),
         unknown_files=tuple(name for e in (first, *others) for name in e.unknown_files),
+        found=tuple(replace(f, name=f"{e.exam_id}/{f.name}") for e in (first, *others) for f in e.found),
     )
 
 

@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from HCCNetLib.readers.dates import date_in_name
-from HCCNetLib.readers.exams import LIVER_BOX, NamedFile, ReadingOptions, assemble_exam, assemble_patient
-from HCCNetLib.readers.nifti import image_stem
+from HCCNetLib.readers.exams import NamedFile, ReadingOptions, assemble_exam, assemble_patient
+from HCCNetLib.readers.images import LIVER_BOX, image_stem
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
 from HCCNetLib.records import Cohort, Patient, Problem, Refusal
 
 # What an exam may be packed into, and images that are not read here.
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _OTHER_IMAGES = (
-    *(".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".par", ".rec"),
+    *(".dcm", ".ima", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".par", ".rec"),
     *(".nrrd.gz", ".img.gz"),
 )
 

@@ -37,14 +37,6 @@ def _signs_of_damage() -> tuple[type[Exception], ...]:
     return ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError, MemoryError
 
 
-def image_stem(path: Path) -> str | None:
-    """The file name without ``.nii`` or ``.nii.gz``, or None for other files."""
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return None
-
-
 @dataclass(frozen=True)
 class NiftiImage:
     """One 3D image in a NIfTI file, or one volume of a 4D file whose volumes are named.
@@ -188,11 +180,7 @@ def spatial_shape(image: Any, shown: str, has_named_volumes: bool) -> tuple[int,
         while len(shape) > 3 and shape[-1] == 1:
             shape = shape[:-1]
         if len(shape) > 3:
-            message = (
-                f"{shown} has {shape[3]} volumes (4D) and nothing says which channel each is. Split it, name the "
-                f"channels in the file name joined by '+' (DWI_b0+DWI_b150+….nii.gz), or put a .bval file beside it."
-            )
-            raise Refusal("unnamed_volumes", message)
+            raise unnamed_volumes(shown, shape[3], ".nii.gz")
     spatial = shape[:3]
     if len(spatial) < 3 or min(spatial) < 2:
         text = " × ".join(map(str, spatial))
@@ -200,6 +188,15 @@ def spatial_shape(image: Any, shown: str, has_named_volumes: bool) -> tuple[int,
             "not_3d", f"{shown} is not a 3D volume ({text} voxels). Use the whole series, not one slice of it."
         )
     return spatial[0], spatial[1], spatial[2]
+
+
+def unnamed_volumes(shown: str, count: int, suffix: str) -> Refusal:
+    """What to say of a 4D file whose volumes have no names."""
+    message = (
+        f"{shown} has {count} volumes (4D) and nothing says which channel each is. Split it, name the channels in the "
+        f"file name joined by '+' (DWI_b0+DWI_b150+…{suffix}), or put a .bval file beside it."
+    )
+    return Refusal("unnamed_volumes", message)
 
 
 def _refuse_unknown_orientation(image: Any, shown: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +20,14 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
     Raises:
         Refusal: a column or date is missing or wrong, or a patient stands there twice; names the row.
     """
+    return outcomes_in(path.name, read_rows(path, _COLUMNS))
+
+
+def outcomes_in(table: str, rows: Iterable[tuple[int, Mapping[str, str]]]) -> dict[str, Outcome]:
+    """The outcomes in numbered rows of a table, which have ``read_outcomes``'s columns; raises Refusal as it does."""
     outcomes: dict[str, Outcome] = {}
-    for number, row in read_rows(path, _COLUMNS):
-        where = f"{path.name}, row {number}"
+    for number, row in rows:
+        where = f"{table}, row {number}"
         patient_id = row["patient_id"]
         if patient_id in outcomes:
             raise Refusal("outcome_twice", f"{where}: this patient stands there already. Keep one row per patient.")
@@ -51,12 +56,14 @@ class Outcomes:
     problems: tuple[Problem, ...]
 
 
-def outcomes_beside(file: Path, patient_ids: Sequence[str]) -> Outcomes:
+def outcomes_beside(
+    file: Path, patient_ids: Sequence[str], read: Callable[[Path], dict[str, Outcome]] = read_outcomes
+) -> Outcomes:
     """Reads a cohort's outcomes. Prediction does not need them, so what is wrong with them stops nobody here."""
     if not file.is_file():
         return Outcomes({}, None, ())
     try:
-        outcomes = read_outcomes(file)
+        outcomes = read(file)
     except Refusal as refusal:
         message = f"{refusal.message} Prediction does not need the outcomes; training and evaluation do."
         return Outcomes({}, refusal, (Problem(refusal.code, message),))

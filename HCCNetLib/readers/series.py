@@ -199,6 +199,11 @@ def protocol_of(description: str, echo_time: float | None, others: str) -> str:
     return f"{words}|{'' if echo_time is None else f'{echo_time:.1f}'}|{others}"
 
 
+def is_derived(text: str) -> bool:
+    """Whether a text says that an image was made from others, or is of something else: never a channel."""
+    return bool(DERIVED.search(words_of(text)))
+
+
 def _exact(text: str) -> str | None:
     """The channel that a text is the name of, but for case and separators."""
     if is_channel_name(text):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from HCCNetLib.readers.channels import is_channel_name
 from HCCNetLib.readers.dates import parse_date
-from HCCNetLib.readers.exams import LIVER_BOX, LIVER_MASK, NamedFile, ReadingOptions, assemble_exam, assemble_patient
-from HCCNetLib.readers.nifti import SUFFIXES
+from HCCNetLib.readers.exams import NamedFile, ReadingOptions, assemble_exam, assemble_patient
+from HCCNetLib.readers.images import LIVER_BOX, LIVER_MASK, SUFFIXES
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
 from HCCNetLib.readers.rows import read_rows
 from HCCNetLib.records import Cohort, Exam, Patient, Refusal
@@ -66,15 +66,16 @@ def _is_image(column: str, cell: str, shown: str) -> bool:
     """Whether a cell names an image; other columns (age, sex, site) may stand in the table.
 
     Raises:
-        Refusal: a channel's cell that is no path to a NIfTI image.
+        Refusal: a channel's cell that is no path to an image that is read here.
     """
     if column == LIVER_BOX:
         return True
-    is_nifti = cell.lower().endswith(SUFFIXES)
+    is_image = cell.lower().endswith(SUFFIXES)
     expected = column == LIVER_MASK or all(is_channel_name(name) for name in column.split("+"))
-    if expected and not is_nifti:
-        raise Refusal("not_nifti", f"{shown} is no .nii or .nii.gz file. Convert it first, or leave the cell empty.")
-    return is_nifti
+    if expected and not is_image:
+        kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        raise Refusal("not_an_image", f"{shown} is no {kinds} file. Convert it first, or leave the cell empty.")
+    return is_image
 
 
 def _refuse_same_name(exams: list[Exam]) -> None:

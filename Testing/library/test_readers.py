@@ -290,7 +290,7 @@ def test_a_table_gives_the_same_patient_as_the_folder(tmp_path: Path) -> None:
     ("rows", "sentence"),
     [
         (["P1,e,,images/2020-01-05/DWI_b0.nii.gz,1"], "cohort.csv, row 2: exam_date is missing or not a date"),
-        (["P1,e,2020-01-05,images/scan.mha,1"], "DWI_b0 of row 2 is no .nii or .nii.gz file"),
+        (["P1,e,2020-01-05,images/scan.mha,1"], "DWI_b0 of row 2 is no .nii.gz, .nii, .nrrd or .nhdr file"),
         (
             ["P1,e,2020-01-05,images/2020-01-05/DWI_b0.nii.gz,1", "P1,f,2020-01-05,images/2020-01-05/DWI_b0.nii.gz,1"],
             "e and f are of one day (2020-01-05)",
@@ -620,14 +620,14 @@ def test_what_an_exam_folder_holds_and_is_not_read_is_named(tmp_path: Path) -> N
     folder = write_patient(tmp_path / "P1", ("2020-01-05",), DWI[:1])
     exam = folder / "2020-01-05"
     write_nifti(exam / "seg" / "liver_mask.nii.gz", np.ones(SHAPE), AFFINE)
-    (exam / "liver_mask.seg.nrrd").write_bytes(b"x")
+    (exam / "liver_mask.mha").write_bytes(b"x")
     (exam / "Liver_box.json").write_text("{}")
     (exam / "DWI_b0.json").write_text("{}")
     (exam / "report.pdf").write_bytes(b"x")
     (problem,) = read_input(folder).patients[0].exams[0].problems
     assert problem.message == (
-        "not looked into: Liver_box.json, liver_mask.seg.nrrd, the folder seg. Only NIfTI images in the exam's own folder "
-        "are read."
+        "not looked into: Liver_box.json, liver_mask.mha, the folder seg. Only NIfTI and NRRD images in the exam's own "
+        "folder are read."
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HCCNetLib.readers.assignment import SeriesChannels, channels_of_series
+from HCCNetLib.readers.channel_table import LEFT_OUT
 from HCCNetLib.readers.channels import b_value_of
 from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, require_pydicom, walk
 from HCCNetLib.readers.dicom.frames import Frame, frames_of, tags_to_read
@@ -335,7 +336,7 @@ def _reason(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str
     """Why a volume is no channel, as a clause."""
     stack, name = candidate.stack, candidate.name
     if name in chosen:
-        return "left out by the table of channels"
+        return LEFT_OUT
     if candidate.facts.unfit:
         return candidate.facts.unfit
     if stack.refusal is not None:

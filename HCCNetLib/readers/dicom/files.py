@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +115,18 @@ def is_dicom_folder(folder: Path) -> bool:
     return found
 
 
+@functools.cache
+def signs_of_damage() -> tuple[type[Exception], ...]:
+    """What pydicom and the decoders below it raise when they read a damaged file: nearly anything."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (
+        *(BytesLengthException, InvalidDicomError, struct.error, zlib.error, OSError, EOFError, ValueError, TypeError),
+        *(LookupError, AttributeError, NotImplementedError, OverflowError, MemoryError, RuntimeError, ArithmeticError),
+        AssertionError,
+    )
+
+
 def require_pydicom() -> None:
     """Raises Refusal where pydicom, or one that is new enough, is not installed."""
     try:
@@ -161,12 +176,5 @@ def read_header(path: Path, tags: list[Any]) -> Header | None:
 
     try:
         return Header(path, dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True))
-    except DAMAGE:
+    except signs_of_damage():
         return None
-
-
-# What pydicom and the decoders below it raise when they read a damaged file: they know no error of their own.
-DAMAGE = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError),
-    *(RecursionError, OverflowError, MemoryError, RuntimeError, ArithmeticError, AssertionError, LookupError),
-)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from HCCNetLib.readers.dates import seconds_of_day
-from HCCNetLib.readers.dicom.files import DAMAGE, Header
+from HCCNetLib.readers.dicom.files import Header, signs_of_damage
 from HCCNetLib.readers.series import plausible_b_value
 from HCCNetLib.records import PHANTOM_MARK
 
@@ -203,7 +203,7 @@ def frames_of(header: Header) -> list[Frame]:
     """The frames of a file; none where it says nothing that can be used, e.g. is no image."""
     try:
         return list(_frames(header))
-    except DAMAGE:
+    except signs_of_damage():
         return []
 
 
@@ -281,7 +281,7 @@ def _value(tags: Any, tag: int) -> Any:
     """An element's value, None where it is missing or no value of its kind."""
     try:
         return tags[tag].value if tag in tags else None
-    except DAMAGE:
+    except signs_of_damage():
         return None
 
 
@@ -307,7 +307,7 @@ def _first(value: Any) -> float | None:
         return None
     try:
         number = float(value if isinstance(value, str) or not isinstance(value, Sequence) else value[0])
-    except DAMAGE:
+    except signs_of_damage():
         return None
     return number if math.isfinite(number) else None
 
@@ -330,7 +330,7 @@ def _vector(value: Any, length: int) -> _Vector | None:
         return None
     try:
         numbers = tuple(float(part) for part in value)
-    except DAMAGE:
+    except signs_of_damage():
         return None
     return numbers if all(map(math.isfinite, numbers)) else None
 

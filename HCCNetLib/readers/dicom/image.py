@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from HCCNetLib.readers.dicom.files import DAMAGE, quietly, require_pydicom
+from HCCNetLib.readers.dicom.files import quietly, require_pydicom, signs_of_damage
 from HCCNetLib.readers.dicom.frames import Frame
 from HCCNetLib.readers.nifti import refuse_unusable_voxels
 from HCCNetLib.records import Grid, Problem, Refusal
@@ -95,7 +95,7 @@ class DicomImage:
                 f"pip install 'hccnet[dicom]', or decompress the files."
             )
             raise Refusal("no_decoder", message) from error
-        except DAMAGE as error:
+        except signs_of_damage() as error:
             raise self._damaged(number) from error
 
     def _damaged(self, number: int) -> Refusal:
