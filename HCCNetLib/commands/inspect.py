@@ -41,7 +41,9 @@ _PNG = ".png"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("input", type=Path, metavar="INPUT", help="patient folder, cohort folder or cohort table")
+    parser.add_argument(
+        "input", type=Path, metavar="INPUT", help="patient folder, cohort folder, table, BIDS or published layout"
+    )
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="also say whether this bundle would refuse a patient"
     )

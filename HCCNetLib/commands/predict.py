@@ -47,7 +47,9 @@ EXPLANATIONS = ("none", "attention", "saliency")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("input", type=Path, metavar="INPUT", help="patient folder, cohort folder or cohort table")
+    parser.add_argument(
+        "input", type=Path, metavar="INPUT", help="patient folder, cohort folder, table, BIDS or published layout"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results, one per patient"
     )
