@@ -528,7 +528,9 @@ def _with_table(candidates: Sequence[Candidate], table: ExamChannels | None, whe
     given = [override.channel for override in said.values() if override is not None and override.channel is not None]
     for channel in given:
         if given.count(channel) > 1:
-            message = f"{where}: the table of channels gives {channel} to {given.count(channel)} images. Keep the right one."
+            message = (
+                f"{where}: the table of channels gives {channel} to {given.count(channel)} images. Keep the right one."
+            )
             raise Refusal("channel_twice", message)
     return [_said(candidate, said.get(candidate.found.name), given) for candidate in candidates]
 
