@@ -121,7 +121,7 @@ def assemble_exam(
                 raise Refusal("liver_twice", f"{names} both say where the liver is. Keep the right one.")
         images, unusable = _images_by_name([f for f in files if f.name not in (LIVER_MASK, LIVER_BOX)], where, table)
         assigned, unknown, more = assign_with_table(images, table, where)
-        unknown += [f"{found.name} ({found.reason})" for found in unusable]
+        unknown += [f"{found.name} ({found.reason})" for found in unusable if found.reason != LEFT_OUT]
         if not_looked_into:
             message = (
                 f"not looked into: {', '.join(not_looked_into)}. Only NIfTI and NRRD images in the exam's own folder are "

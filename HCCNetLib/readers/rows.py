@@ -62,7 +62,8 @@ def _columns(names: Sequence[str], required: Sequence[str], table: str) -> list[
 def _cells(row: dict[str, Any], table: str, number: int, delimiter: str) -> dict[str, str]:
     surplus = row.pop("", "")
     if any(surplus):
-        message = f"{table}, row {number} has more cells than the header. Quote cells that hold a '{delimiter}'."
+        separator = "a tab" if delimiter == "\t" else f"a '{delimiter}'"
+        message = f"{table}, row {number} has more cells than the header. Quote cells that hold {separator}."
         raise Refusal("too_many_cells", message)
     cells = {name: value.strip() for name, value in row.items()}
     if any("\n" in value or "\r" in value for value in cells.values()):

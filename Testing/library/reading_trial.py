@@ -80,8 +80,9 @@ class Trial:
 _JARGON = re.compile(
     r"\w*(Error|Exception)\b|Traceback|Errno|0x[0-9a-fA-F]|<class|object at|NoneType|ndarray|PosixPath|\bdtype\b|\bb'"
 )
-# A name of a file, channel or exam may begin with any letter: it holds what words don't, or 'exam' says what it is.
-_BEGINNING = re.compile(r"[A-Z0-9]|[^\s:]*[./_\\-][^\s]*|exam \S")
+# A name of a file, channel or exam may begin with any letter: it holds what words don't, or 'exam' or 'series' says
+# what it is.
+_BEGINNING = re.compile(r"[A-Z0-9]|[^\s:]*[./_\\-][^\s]*|(exam|series) \S")
 
 
 def fault_of(sentence: str, patient_id: str | None = None) -> str | None:

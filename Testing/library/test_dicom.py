@@ -594,6 +594,12 @@ def test_nothing_of_a_patient_s_is_printed_by_the_libraries(tmp_path: Path, capf
     assert "DOE" not in "".join(capfd.readouterr())
 
 
+def test_a_description_that_holds_the_patient_s_name_is_shown_without_it(tmp_path: Path) -> None:
+    dwi(tmp_path, patient_id="AB1234", PatientName="DOE^JOHN^^Dr", SeriesDescription="DWI john doe AB1234 liver")
+    (found,) = only_exam(tmp_path).found
+    assert found.description == "DWI … … … liver"
+
+
 # ---------------------------------------------------------------- real files, committed
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ MR_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR",
 }
 _MOST_FRAMES = 50_000
+_SHORTEST_NAME = 3  # letters; fewer are words of protocols too
 
 _Vector = tuple[float, ...]
 
@@ -118,6 +120,7 @@ def _tag(group: int, element: int) -> int:
 
 _SHARED, _PER_FRAME = _tag(0x5200, 0x9229), _tag(0x5200, 0x9230)
 _PATIENT_ID, _BIRTH_DATE, _COMMENTS = _tag(0x10, 0x20), _tag(0x10, 0x30), _tag(0x20, 0x4000)
+_PATIENT_NAME = _tag(0x10, 0x10)
 _STUDY_UID, _SERIES_UID, _INSTANCE_UID = _tag(0x20, 0xD), _tag(0x20, 0xE), _tag(0x8, 0x18)
 _STUDY_DATE, _SERIES_DATE, _ACQUISITION_DATE, _CONTENT_DATE = (_tag(0x8, e) for e in (0x20, 0x21, 0x22, 0x23))
 _STUDY_TIME, _SERIES_TIME, _ACQUISITION_TIME, _CONTENT_TIME = (_tag(0x8, e) for e in (0x30, 0x31, 0x32, 0x33))
@@ -231,7 +234,7 @@ def _common(header: Header) -> dict[str, Any]:
         "study_seconds": seconds_of_day(_text(tags, _STUDY_TIME)),
         "series_uid": _text(tags, _SERIES_UID),
         "series_number": _text(tags, _SERIES_NUMBER),
-        "description": " ".join(_text(tags, _DESCRIPTION).split()) or " ".join(_text(tags, _PROTOCOL).split()),
+        "description": _description(tags),
         "sequence": " ".join(f"{_text(tags, _SEQUENCE_NAME)} {_text(tags, _SCANNING_SEQUENCE)}".split()),
         "modality": _text(tags, _MODALITY).upper(),
         "sop_class": _text(tags, _SOP_CLASS),
@@ -243,6 +246,17 @@ def _common(header: Header) -> dict[str, Any]:
         "instance_number": _whole(tags, _INSTANCE_NUMBER),
         "is_phantom": _text(tags, _COMMENTS) == PHANTOM_MARK,
     }
+
+
+def _description(tags: Any) -> str:
+    """What the scanner calls the series, without the patient's name and id, which some type into it."""
+    words = (_text(tags, _DESCRIPTION) or _text(tags, _PROTOCOL)).split()
+    about = f"{_text(tags, _PATIENT_NAME)} {_text(tags, _PATIENT_ID)}".replace("^", " ").replace("=", " ")
+    hidden = {part.casefold() for part in about.split() if len(part) >= _SHORTEST_NAME}
+    pattern = re.compile(
+        "|".join(rf"(?<![^\W_]){re.escape(part)}(?![^\W_])" for part in hidden) or r"(?!)", re.IGNORECASE
+    )
+    return " ".join(pattern.sub("…", " ".join(words)).split())
 
 
 def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:

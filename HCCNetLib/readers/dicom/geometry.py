@@ -120,7 +120,7 @@ def _affine(frame: Frame, step: NDArray[np.float64]) -> Affine:
 
 def _refuse_gaps(frames: Sequence[Frame], shown: str) -> None:
     gaps = np.diff(places_of(frames))
-    usual = float(np.median(gaps))
+    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # one of them: the mean of two would be nobody's
     tolerance = max(_UNEVEN_MM, UNEVEN * usual)
     for number in np.flatnonzero(np.abs(gaps - usual) > tolerance):
         gap = float(gaps[number])
