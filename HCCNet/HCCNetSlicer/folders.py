@@ -1,4 +1,4 @@
-"""A patient's dated folders → volumes in the scene, by the library's own reader: the same rules, refusals and problems."""
+"""A patient's folder → volumes in the scene, by the library's own reader: the same rules, refusals and problems."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import slicer
 import slicer.util
 
 from HCCNetLib.readers import read_input
-from HCCNetLib.readers.exams import check_images
-from HCCNetLib.records import Box, Exam, Image, Patient, Refusal
+from HCCNetLib.readers.exams import check_headers
+from HCCNetLib.records import Box, Exam, Image, Patient, Problem, Refusal
 from HCCNetSlicer.exam_table import ExamTable
 from HCCNetSlicer.hierarchy import Hierarchy
 from HCCNetSlicer.volumes import PHANTOM_ATTRIBUTE, matrix_of
@@ -39,7 +39,7 @@ def load_folder(scene: Any, path: Path) -> LoadedPatient:
 
     Args:
         scene: to load into; views are left as they are.
-        path: a patient folder, or a table or cohort folder with one patient.
+        path: a patient's dated folders, DICOM or BIDS folder, or a table or cohort folder with one patient.
 
     Raises:
         Refusal: not readable, or more than one patient.
@@ -53,7 +53,8 @@ def load_folder(scene: Any, path: Path) -> LoadedPatient:
     patient = cohort.patients[0]
     problems = [*cohort.problems, *patient.problems]
     for exam in patient.exams:
-        problems += [*exam.problems, *check_images(exam, tuple(exam.images))]
+        # Whether those that a model reads lie on one grid, the table says once they are chosen.
+        problems += [*exam.problems, *check_headers(exam, tuple(exam.images)), *_not_loaded(exam)]
     before = {node.GetID() for node in _all_nodes(scene)}
     try:
         item, livers = _add_patient(scene, patient)
@@ -63,6 +64,20 @@ def load_folder(scene: Any, path: Path) -> LoadedPatient:
                 scene.RemoveNode(node)
         raise
     return LoadedPatient(item, livers, tuple(problem.message for problem in problems))
+
+
+def _not_loaded(exam: Exam) -> list[Problem]:
+    """Series that may be a channel and that the user can't choose, because they are not in the scene."""
+    names = [
+        image.name for image in exam.found if image.series_uid and image.channel is None and image.grid is not None
+    ]
+    if not names:
+        return []
+    message = (
+        f"exam {exam.exam_id}: not recognised as a channel and not loaded: {', '.join(names)}. If one of them is a channel, "
+        f"import the folder with Slicer's DICOM module and choose it in the table."
+    )
+    return [Problem("series_not_loaded", message, exam.exam_id)]
 
 
 def fill_from_folder(table: ExamTable, path: Path) -> tuple[str, ...]:

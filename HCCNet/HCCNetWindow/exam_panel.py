@@ -80,7 +80,7 @@ class ExamPanel:
 
     def ask_for_folder(self) -> None:
         """Lets the user choose a patient's folder and loads it."""
-        title = _("A patient's folder: one folder per exam, named by its date")
+        title = _("A patient's folder: one folder per exam, named by its date; or DICOM files")
         path = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
         if path:
             self.take_folders([path])
@@ -88,7 +88,7 @@ class ExamPanel:
     def take_folders(self, paths: list[str]) -> None:
         """Loads a patient's folder that was chosen or dropped."""
         if len(paths) != 1:
-            self._tell(_("Drop one folder: that of one patient, with a dated folder per exam."))
+            self._tell(_("Drop one folder: that of one patient, with a dated folder per exam, or with DICOM files."))
             return
         self._try(lambda: self._load(self.table, Path(paths[0])))
 

@@ -380,11 +380,24 @@ def check_images(exam: Exam, channels: Sequence[str]) -> list[Problem]:
         Refusal: an image can't be used, or channels lie on different grids and that was not allowed.
     """
     images = {channel: exam.images[channel] for channel in channels if channel in exam.images}
+    problems = check_headers(exam, channels)
     try:
-        problems = [problem for image in images.values() for problem in image.header_problems()]
-        if exam.liver_mask is not None:
-            problems += exam.liver_mask.header_problems()
-        problems += _check_one_grid(images, exam)
+        problems += [replace(problem, exam_id=exam.exam_id) for problem in _check_one_grid(images, exam)]
+    except Refusal as refusal:
+        raise in_exam(refusal, exam.exam_id) from refusal
+    return problems
+
+
+def check_headers(exam: Exam, channels: Sequence[str]) -> list[Problem]:
+    """Checks the headers of those of ``channels`` that an exam has, and of its liver mask, each for itself.
+
+    Raises:
+        Refusal: an image can't be used.
+    """
+    images = [exam.images[channel] for channel in channels if channel in exam.images]
+    try:
+        masks = [exam.liver_mask] if exam.liver_mask is not None else []
+        problems = [problem for image in (*images, *masks) for problem in image.header_problems()]
     except Refusal as refusal:
         raise in_exam(refusal, exam.exam_id) from refusal
     return [replace(problem, exam_id=exam.exam_id) for problem in problems]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import datetime
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import slicer
 from mrml_helpers import add_patient, add_study, add_volume, hierarchy, matrix
@@ -21,9 +23,11 @@ from HCCNetSlicer.folders import load_folder
 from HCCNetSlicer.handover import TABLE_FILE, hand_over
 from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE
 from HCCNetSlicer.table_storage import is_stored, restore_table, store_table
+from HCCNetSlicer.volumes import own_affine
 
 DWI = ("DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800")
 AFFINE = np.diag([-3.0, -3.0, 4.0, 1.0])
+DICOM = Path(__file__).resolve().parents[1] / "data" / "dicom" / "prostatex-dwi"
 SAMPLES = Path(__file__).resolve().parents[2] / "HCCNetLib" / "samples"
 
 
@@ -121,6 +125,65 @@ def test_series_are_recognised_by_b_value_then_description(scene: Any) -> None:
     table = ExamTable(scene, tag_of=tag_of)
     table.fill_from_patient(item)
     assert [(cell.node, cell.how) for cell in table.rows[0].cells.values()] == [(node, "b-value") for node in nodes]
+
+
+def loaded_from_dicom(scene: Any, tags: dict[str, dict[str, str]], channels: Sequence[str]) -> ExamTable:
+    """A table over volumes of one study, of which a DICOM database knows these tags."""
+    nodes = []
+    of_instance = {f"1.2.{number}": known for number, known in enumerate(tags.values())}
+    for name, uid in zip(tags, of_instance, strict=True):
+        node = volume(scene, name)
+        node.SetAttribute("DICOM.instanceUIDs", f"{uid} {uid}")
+        nodes.append(node)
+    item = add_patient(scene)
+    add_study(scene, item, "20210304", nodes)
+    table = ExamTable(scene, channels, tag_of=lambda uid, tag: of_instance[uid].get(tag, ""))
+    table.fill_from_patient(item)
+    return table
+
+
+def in_cells(table: ExamTable) -> dict[str, tuple[str, str]]:
+    cells = table.rows[0].cells.items()
+    return {channel: (cell.node.GetName(), cell.how) for channel, cell in cells if cell.node is not None}
+
+
+def test_phases_that_only_their_times_tell_apart_come_into_their_cells(scene: Any) -> None:
+    dynamic = ("T1_native", "T1_arterial", "T1_venous", "T1_delayed")
+    names = ("3: t1_vibe", "4: t1_vibe", "5: t1_vibe", "6: t1_vibe")
+    times = ("091500.5", "092025", "092110", "092300")
+    tags = {name: {"0008,0032": time, "0018,1042": "092000"} for name, time in zip(names, times, strict=True)}
+    del tags["3: t1_vibe"]["0018,1042"]  # before the injection nobody tells of it
+    table = loaded_from_dicom(scene, tags, dynamic)
+    assert in_cells(table) == {
+        channel: (name, "time after contrast") for channel, name in zip(dynamic, names, strict=True)
+    }
+
+
+def test_two_echoes_of_a_series_come_into_their_cells(scene: Any) -> None:
+    series = {"0020,000E": "1.2.3", "0018,0087": "3"}
+    tags = {"7: t1 dual": {**series, "0018,0081": "2.3"}, "8: t1 dual": {**series, "0018,0081": "1.15"}}
+    table = loaded_from_dicom(scene, tags, ("T1_in", "T1_out"))
+    assert in_cells(table) == {"T1_in": ("7: t1 dual", "echo time"), "T1_out": ("8: t1 dual", "echo time")}
+
+
+def test_a_map_is_no_channel_whatever_its_b_value_and_description(scene: Any) -> None:
+    tags = {
+        "8: DWI": {"0018,9087": "800", "0008,0008": "DERIVED\\PRIMARY\\DIFFUSION\\TRACEW"},
+        "9: DWI": {"0018,9087": "800", "0008,0008": "DERIVED\\PRIMARY\\DIFFUSION\\ADC"},
+        "10: DWI": {"0018,9087": "800", "0008,0008": "ORIGINAL\\PRIMARY\\P\\ND"},
+    }
+    assert in_cells(loaded_from_dicom(scene, tags, DWI)) == {"DWI_b800": ("8: DWI", "b-value")}
+
+
+def test_a_coronal_series_is_no_phase(scene: Any) -> None:
+    tags = {"4: t1_vibe arterial": {"0008,0032": "092025"}}
+    assert in_cells(loaded_from_dicom(scene, tags, ("T1_arterial",)))
+    table = ExamTable(scene, ("T1_arterial",), tag_of=lambda uid, tag: "")
+    node = scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+    coronal = np.array([[-3.0, 0, 0, 0], [0, 0, 3, 0], [0, -3, 0, 0], [0, 0, 0, 1]])
+    node.SetIJKToRASMatrix(matrix(coronal))
+    table.fill_from_scene()
+    assert not in_cells(table)
 
 
 def test_a_volume_of_several_b_values_is_no_channel(scene: Any) -> None:
@@ -615,6 +678,46 @@ def test_a_dated_folder_is_read_by_the_library_s_reader(scene: Any) -> None:
     assert table.problems() == []
     assert [exam.exam_id for exam in table.exams()] == ["2021-03-04", "2021-09-07", "2022-04-20", "2023-01-11"]
     assert loaded.problems == ()
+
+
+def test_a_dicom_folder_is_read_by_the_library_s_reader(scene: Any) -> None:
+    loaded = load_folder(scene, DICOM)
+    table = ExamTable(scene)
+    table.fill_from_patient(loaded.item)
+    assert table.problems() == []
+    (exam,) = table.exams()
+    images = read_input(DICOM).patients[0].exams[0].images
+    for channel, image in images.items():
+        node = exam.volumes[channel]
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(node).transpose(2, 1, 0), image.read())
+        np.testing.assert_allclose(own_affine(node), image.grid.affine)
+
+
+def test_series_that_no_rule_knows_are_told_when_a_dicom_folder_is_loaded(scene: Any, tmp_path: Path) -> None:
+    for path in DICOM.iterdir():
+        shutil.copy(path, tmp_path)
+    for path in tmp_path.iterdir():
+        dataset = pydicom.dcmread(path)
+        if dataset[0x0019, 0x100C].value.strip() == b"400":
+            dataset[0x0019, 0x100C].value = b"1000"
+            dataset.save_as(path)
+    loaded = load_folder(scene, tmp_path)
+    assert loaded.problems[-1] == (
+        "exam 2011-02-18: not recognised as a channel and not loaded: series 8, b 1000 (ep2d-advdiff-3Scan-4bval_spair_511b). "
+        "If one of them is a channel, import the folder with Slicer's DICOM module and choose it in the table."
+    )
+
+
+def test_channels_of_different_grids_can_be_loaded(scene: Any, tmp_path: Path) -> None:
+    """DWI and T1 never lie on one grid; the model reads one or the other."""
+    folder = tmp_path / "P" / "2021-03-04"
+    folder.mkdir(parents=True)
+    for channel, shape in (("DWI_b0", (6, 5, 4)), ("T1_native", (8, 7, 6))):
+        data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        nib.save(nib.Nifti1Image(data, AFFINE), folder / f"{channel}.nii")
+    table = ExamTable(scene, ("T1_native",))
+    table.fill_from_patient(load_folder(scene, tmp_path / "P").item)
+    assert table.problems() == []
 
 
 def test_what_goes_out_is_what_came_in(scene: Any, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from slicer_fakes import Application, modules
 
 from HCCNetLib.explanation import DEFAULT_METHOD, METHODS
 from HCCNetSlicer.bundle_card import DEMONSTRATION
+from HCCNetSlicer.exam_problems import Cell
 from HCCNetSlicer.prediction import Settings, Shown, as_shown
 from HCCNetSlicer.results import Result, show_result
 from HCCNetSlicer.worker_client import Failure, Notice, Progress, WorkerError
@@ -319,7 +320,10 @@ def test_a_folder_can_be_chosen_or_dropped(window: Any, application: Application
     tick()
     assert window.ui.examTable.rowCount == 4
     window.exams.take_folders(["a", "b"])
-    assert window.ui.errorLabel.text == "Drop one folder: that of one patient, with a dated folder per exam."
+    assert (
+        window.ui.errorLabel.text
+        == "Drop one folder: that of one patient, with a dated folder per exam, or with DICOM files."
+    )
     assert not window.ui.examTable.viewport().watcher.eventFilter(None, drop(urls=["/no/such/folder"]))
 
 
@@ -1051,3 +1055,11 @@ def test_the_wheel_scrolls_and_changes_no_choice(window: Any, patient: int) -> N
     for widget in (cell(window, 0, DATE), cell(window, 0, FIRST), window.ui.bundleComboBox):
         assert widget.watcher.eventFilter(widget, wheel)
     assert len(ignored) == 3
+
+
+@pytest.mark.parametrize("how", ["name", "b-value", "description", "image type", "echo time", "time after contrast"])
+def test_every_way_in_which_the_library_recognises_a_series_has_words(window: Any, how: str) -> None:
+    words = importlib.import_module("HCCNetWindow.exam_panel").how_words(Cell(None, how))
+    assert words.startswith("Recognised by ")
+    assert words.endswith((".", "look whether it is right."))
+    assert ("look whether it is right" in words) == (how not in ("name", "b-value"))

@@ -27,6 +27,8 @@ from HCCNetLib.readers.timing import seconds_after_contrast
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Patient, Problem, Refusal
 
 FORM = "DICOM folder"
+# Why an image that may be a channel is none.
+NOTHING_SAYS, OTHER_B_VALUE = "nothing says which channel it is", "no channel has this b-value"
 _NO_ID = "(no patient id)"
 _SURE = ("name", "b-value", "table")
 
@@ -344,8 +346,8 @@ def _reason(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str
     if name in assigned.ambiguous:
         return f"may be {assigned.ambiguous[name]}, as others may or its words and times disagree"
     if stack.kind == MAGNITUDE and candidate.facts.b_value is not None and candidate.facts.b_value >= 1:
-        return "no channel has this b-value"
-    return "nothing says which channel it is"
+        return OTHER_B_VALUE
+    return NOTHING_SAYS
 
 
 def _refuse_unusable_choice(candidates: Sequence[_Candidate], chosen: Mapping[str, str | None]) -> None:
