@@ -12,6 +12,7 @@ import slicer
 import slicer.util
 
 from HCCNetLib.readers import read_input
+from HCCNetLib.readers.dicom import NOTHING_SAYS, OTHER_B_VALUE
 from HCCNetLib.readers.exams import check_headers
 from HCCNetLib.records import Box, Exam, Image, Patient, Problem, Refusal
 from HCCNetSlicer.exam_table import ExamTable
@@ -68,9 +69,9 @@ def load_folder(scene: Any, path: Path) -> LoadedPatient:
 
 def _not_loaded(exam: Exam) -> list[Problem]:
     """Series that may be a channel and that the user can't choose, because they are not in the scene."""
-    names = [
-        image.name for image in exam.found if image.series_uid and image.channel is None and image.grid is not None
-    ]
+    open_reasons = (NOTHING_SAYS, OTHER_B_VALUE)
+    images = [i for i in exam.found if i.series_uid and (i.confidence == "ambiguous" or i.reason in open_reasons)]
+    names = [f"{image.name} ({image.description})" if image.description else image.name for image in images]
     if not names:
         return []
     message = (
