@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -561,6 +562,30 @@ def test_a_header_that_can_t_be_read_is_counted_not_named(tmp_path: Path) -> Non
     (tmp_path / "DOE_JOHN.dcm").write_bytes(paths[0].read_bytes()[:200])
     cohort = read_input(tmp_path)
     assert [p.message for p in cohort.problems] == ["1 file begins like DICOM and can't be read; it was passed over."]
+
+
+def test_links_that_lead_nowhere_are_told_and_circles_end(tmp_path: Path) -> None:
+    dwi(tmp_path / "a")
+    (tmp_path / "a" / "circle").symlink_to(tmp_path)
+    (tmp_path / "lost").symlink_to(tmp_path / "not there")
+    cohort = read_input(tmp_path)
+    assert_same_voxels(exams(cohort)[0].images["DWI_b0"], volume(1), AXIAL)
+    assert [p.message for p in cohort.problems] == ["1 file can't be opened; it was passed over."]
+
+
+def test_a_folder_that_can_t_be_opened_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dwi(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    scandir = os.scandir
+
+    def guarded(folder: Path) -> Any:
+        if Path(folder).name == "b":
+            raise PermissionError("b")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(Refusal, match=r"A folder of the input can't be opened: an exam may be in it\."):
+        read_input(tmp_path)
 
 
 def test_what_is_no_mr_is_refused_with_what_it_is(tmp_path: Path) -> None:

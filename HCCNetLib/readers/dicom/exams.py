@@ -11,7 +11,7 @@ from pathlib import Path
 from HCCNetLib.readers.assignment import SeriesChannels, channels_of_series
 from HCCNetLib.readers.channel_table import LEFT_OUT
 from HCCNetLib.readers.channels import b_value_of
-from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, require_pydicom, walk
+from HCCNetLib.readers.dicom.files import begins_like_dicom, quietly, read_header, require_pydicom, walk
 from HCCNetLib.readers.dicom.frames import Frame, frames_of, tags_to_read
 from HCCNetLib.readers.dicom.geometry import directions_of
 from HCCNetLib.readers.dicom.image import image_of
@@ -79,6 +79,7 @@ class _Scan:
     damaged: int = 0
     without_image: int = 0
     copies: int = 0
+    unreadable: int = 0
 
     def problems(self) -> list[Problem]:
         """What was passed over, by number: a file's name may be a patient's."""
@@ -89,6 +90,7 @@ class _Scan:
                 "begins like DICOM and can't be read",
                 "begin like DICOM and can't be read",
             ),
+            ("unreadable_files", self.unreadable, "can't be opened", "can't be opened"),
             ("copies", self.copies, "is a copy of another one", "are copies of others"),
         )
         return [
@@ -107,7 +109,11 @@ def _scan(path: Path) -> _Scan:
     tags = tags_to_read()
     with quietly():
         for file in walk(path) if path.is_dir() else [path]:
-            if not is_dicom(file):
+            try:
+                if not begins_like_dicom(file):
+                    continue
+            except OSError:
+                scan.unreadable += 1
                 continue
             header = read_header(file, tags)
             frames = [] if header is None else frames_of(header)

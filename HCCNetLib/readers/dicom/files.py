@@ -24,6 +24,7 @@ _PREAMBLE, _MARK = 128, b"DICM"
 # A file without preamble begins with an element of group 0002 or 0008; the second byte of the group is 0 in either order.
 _FIRST_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
 _PLACES_OF_A_LENGTH = 12
+_ENOUGH_FILES = 20_000  # of which none is DICOM: a disk rather than a patient
 _DEEPEST = 200  # folders in folders; a path of more is a loop that no inode tells of
 OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr")
 _NOT_DICOM = (
@@ -45,19 +46,15 @@ _NOT_DICOM = (
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Every regular file below a folder, in the order of names; links are followed, each folder is entered once.
+    """Every regular file below a folder, in the order of names, and links that lead nowhere.
+
+    Links are followed; each folder is entered once.
 
     Raises:
-        Refusal: the folder itself can't be opened.
+        Refusal: a folder can't be opened: an exam may be in it.
     """
     seen: set[tuple[int, int]] = set()
-    try:
-        first = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise Refusal("no_permission", "The folder can't be opened: no permission to read it.") from error
-    stack: list[list[os.DirEntry[str]]] = [first[::-1]]
-    with contextlib.suppress(OSError):
-        seen.add(_identity(folder.stat()))
+    stack = [_entries(folder, seen)]
     while stack:
         if not stack[-1]:
             stack.pop()
@@ -66,27 +63,43 @@ def walk(folder: Path) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         try:
-            found = entry.stat()
-            if stat.S_ISREG(found.st_mode):
-                yield Path(entry.path)
-            elif stat.S_ISDIR(found.st_mode) and _identity(found) not in seen and len(stack) < _DEEPEST:
-                seen.add(_identity(found))
-                stack.append(sorted(os.scandir(entry.path), key=lambda e: e.name, reverse=True))
-        except OSError:  # a link to nowhere, or a folder without permission: there is nothing to be read in it
+            found = os.stat(entry.path)  # noqa: PTH116 - and not the entry's own, which on Windows does not tell which it is
+        except OSError:
+            yield Path(entry.path)  # a link to nowhere; whoever opens it finds out
             continue
+        if stat.S_ISREG(found.st_mode):
+            yield Path(entry.path)
+        elif stat.S_ISDIR(found.st_mode) and len(stack) < _DEEPEST:
+            stack.append(_entries(Path(entry.path), seen))
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
+    """What a folder holds, the last name first; nothing of one that was seen before."""
+    try:
+        found = folder.stat()
+        if (found.st_dev, found.st_ino) in seen:
+            return []
+        seen.add((found.st_dev, found.st_ino))
+        return sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        message = (
+            "A folder of the input can't be opened: an exam may be in it. Give yourself the permission to read it."
+        )
+        raise Refusal("no_permission", message) from error
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file looks like DICOM: by its mark, or, without one, by how its first element begins."""
+    """Whether a file looks like DICOM; one that can't be opened does not."""
     try:
-        with path.open("rb") as file:
-            start = file.read(_PREAMBLE + len(_MARK))
+        return begins_like_dicom(path)
     except OSError:
         return False
+
+
+def begins_like_dicom(path: Path) -> bool:
+    """Whether a file has DICOM's mark, or, without one, begins as an element does; raises OSError."""
+    with path.open("rb") as file:
+        start = file.read(_PREAMBLE + len(_MARK))
     if start[_PREAMBLE:] == _MARK:
         return True
     return start[:2] in _FIRST_GROUPS and _begins_with_element(start) and not path.name.lower().endswith(_NOT_DICOM)
@@ -108,8 +121,8 @@ def is_dicom_folder(folder: Path) -> bool:
     Dated folders of NIfTI images with DICOM files beside them stay what they are.
     """
     found = False
-    for path in walk(folder):
-        if path.name.lower().endswith(OTHER_IMAGES):
+    for number, path in enumerate(walk(folder)):
+        if path.name.lower().endswith(OTHER_IMAGES) or (number >= _ENOUGH_FILES and not found):
             return False
         found = found or is_dicom(path)
     return found
