@@ -13,7 +13,7 @@ import slicer.util
 
 from HCCNetLib.readers import read_input
 from HCCNetLib.readers.dicom import NOTHING_SAYS, OTHER_B_VALUE
-from HCCNetLib.readers.exams import check_headers
+from HCCNetLib.readers.exams import check_headers, probable_channels
 from HCCNetLib.records import Box, Exam, Image, Patient, Problem, Refusal
 from HCCNetSlicer.exam_table import ExamTable
 from HCCNetSlicer.hierarchy import Hierarchy
@@ -55,7 +55,13 @@ def load_folder(scene: Any, path: Path) -> LoadedPatient:
     problems = [*cohort.problems, *patient.problems]
     for exam in patient.exams:
         # Whether those that a model reads lie on one grid, the table says once they are chosen.
-        problems += [*exam.problems, *check_headers(exam, tuple(exam.images)), *_not_loaded(exam)]
+        channels = tuple(exam.images)
+        problems += [
+            *exam.problems,
+            *check_headers(exam, channels),
+            *probable_channels(exam, channels),
+            *_not_loaded(exam),
+        ]
     before = {node.GetID() for node in _all_nodes(scene)}
     try:
         item, livers = _add_patient(scene, patient)

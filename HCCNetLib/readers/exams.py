@@ -385,7 +385,19 @@ def check_images(exam: Exam, channels: Sequence[str]) -> list[Problem]:
         problems += [replace(problem, exam_id=exam.exam_id) for problem in _check_one_grid(images, exam)]
     except Refusal as refusal:
         raise in_exam(refusal, exam.exam_id) from refusal
-    return problems
+    return [*problems, *probable_channels(exam, channels)]
+
+
+def probable_channels(exam: Exam, channels: Sequence[str]) -> list[Problem]:
+    """Says which of ``channels`` were recognised by words or times alone; that a b-value is only near is told elsewhere."""
+    probable = [
+        i for i in exam.found if i.channel in channels and i.confidence == "probable" and i.recognised_by != "b-value"
+    ]
+    if not probable:
+        return []
+    names = ", ".join(f"{i.channel} is {i.name}{f' ({i.description})' if i.description else ''}" for i in probable)
+    message = f"recognised by words or times alone: {names}. Look whether they are right; --channels overrides."
+    return [Problem("channel_probable", message, exam.exam_id)]
 
 
 def check_headers(exam: Exam, channels: Sequence[str]) -> list[Problem]:

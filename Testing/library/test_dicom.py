@@ -28,7 +28,7 @@ from helpers import centred_affine, rotation
 from pydicom.data import get_testdata_file
 
 from HCCNetLib.commands.main import main
-from HCCNetLib.readers import ReadingOptions, read_input
+from HCCNetLib.readers import ReadingOptions, check_images, read_input
 from HCCNetLib.readers.dicom.files import quietly
 from HCCNetLib.readers.dicom.image import decoded_frames
 from HCCNetLib.records import Cohort, Exam, FoundImage, Image, Refusal
@@ -337,9 +337,14 @@ def test_arterial_and_venous_are_told_apart_by_the_time_after_contrast(tmp_path:
     for number, channel in enumerate(("T1_native", "T1_arterial", "T1_venous", "T1_delayed")):
         assert_same_voxels(exam.images[channel], volume(number), AXIAL)
     assert {image.confidence for image in exam.found} == {"probable"}
-    (problem,) = exam.problems
-    assert problem.code == "channel_probable"
-    assert problem.message.endswith("Check them; --channels overrides.")
+    (problem,) = check_images(exam, ["T1_arterial"])
+    number = next(image.name for image in exam.found if image.channel == "T1_arterial")
+    description = next(image.description for image in exam.found if image.channel == "T1_arterial")
+    assert problem.message == (
+        f"recognised by words or times alone: T1_arterial is {number} ({description}). Look whether they are right; "
+        f"--channels overrides."
+    )
+    assert check_images(exam, ["T1_in"]) == []  # a model that does not read them need not be warned of them
 
 
 def test_of_two_arterial_phases_none_is_taken(tmp_path: Path) -> None:

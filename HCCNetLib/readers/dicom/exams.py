@@ -210,7 +210,6 @@ def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam |
         if (grid := stacks[name].grid) is not None
     }
     problems += [Problem(p.code, f"{p.channel} of {where}: {p.says}") for p in assigned.problems]
-    problems += _look_at_probable(found)
     return Exam(
         exam_id=exam_id,
         date=visit.date,
@@ -361,18 +360,6 @@ def _refuse_unusable_choice(candidates: Sequence[_Candidate], chosen: Mapping[st
     for candidate in candidates:
         if chosen.get(candidate.name) is not None and candidate.stack.refusal is not None:
             raise candidate.stack.refusal
-
-
-def _look_at_probable(found: Sequence[FoundImage]) -> list[Problem]:
-    # That a b-value is only near is told with it.
-    probable = [image for image in found if image.confidence == "probable" and image.recognised_by != "b-value"]
-    if not probable:
-        return []
-    names = ", ".join(
-        f"{image.channel} is {image.name} ({image.description or image.recognised_by})" for image in probable
-    )
-    message = f"recognised by words or times alone: {names}. Check them; --channels overrides."
-    return [Problem("channel_probable", message)]
 
 
 def _worth_naming(found: Sequence[FoundImage]) -> tuple[str, ...]:

@@ -115,7 +115,9 @@ def stacks_of(frames: Sequence[Frame], shown: str) -> list[Stack]:
 def name_of(series: str, stack: Stack) -> str:
     """A stack's name: the series' and what sets it apart."""
     parts = [f"{name} {words}" for name, words in stack.details.items()]
-    return ", ".join([series, *([stack.kind.removeprefix("a ")] if stack.kind else []), *parts])
+    return ", ".join(
+        [series, *([stack.kind.removeprefix("a ").removeprefix("no MR but ")] if stack.kind else []), *parts]
+    )
 
 
 def _parts(frames: Sequence[Frame], of: Callable[[Frame], Hashable]) -> dict[Hashable, list[Frame]]:
