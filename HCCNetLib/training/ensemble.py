@@ -29,7 +29,6 @@ from HCCNetLib.evaluation.thresholds import choose_thresholds
 from HCCNetLib.inference import choose_device, software_versions
 from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
-from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.card import model_card
 from HCCNetLib.training.checkpoint import identity_of, write_json, write_whole
@@ -41,6 +40,7 @@ from HCCNetLib.training.examples import (
     cohort_targets,
     count_examples,
     gather_examples,
+    read_cohort,
     training_cache,
 )
 from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
@@ -128,7 +128,7 @@ def read_data(config: FinetuneConfig, progress: Progress) -> Run:
         Refusal: something about the data or the folder; see the functions called.
     """
     folder = Path(config.out)
-    cohort = read_input(Path(config.cohort))
+    cohort = read_cohort(config)
     targets = cohort_targets(config) if config.target_weight > 0 else {}
     cache = training_cache(config)
     examples = gather_examples(cohort, config, cache, targets, progress)

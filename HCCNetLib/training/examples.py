@@ -13,6 +13,7 @@ from pathlib import Path
 
 from HCCNetLib.evaluation.landmarks import find_landmarks
 from HCCNetLib.inference.cache import Preparation, PreparedCache
+from HCCNetLib.readers import ReadingOptions, read_channel_table, read_input
 from HCCNetLib.readers.rows import read_rows
 from HCCNetLib.records import Cohort, Exam, Patient, Refusal, months_between
 from HCCNetLib.training.settings import BackboneConfig, FinetuneConfig, PretrainConfig, StageConfig
@@ -278,6 +279,12 @@ def training_cache(config: StageConfig) -> PreparedCache:
     """Where a stage keeps its prepared exams: with room for the crops that it draws, in half precision."""
     preparation = Preparation(config.channels, config.preparation, margin=config.jitter, half=True)
     return PreparedCache(config.cache_folder, preparation)
+
+
+def read_cohort(config: StageConfig) -> Cohort:
+    """The cohort that a stage names, with the user's table of channels where one is named. Raises Refusal."""
+    table = read_channel_table(Path(config.channel_table)) if config.channel_table else None
+    return read_input(Path(config.cohort), ReadingOptions(channel_table=table))
 
 
 def cohort_targets(config: FinetuneConfig | BackboneConfig) -> dict[tuple[str, str], float]:

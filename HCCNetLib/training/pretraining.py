@@ -27,12 +27,11 @@ from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.models import HCCNet, ModelConfig
 from HCCNetLib.models.convnext3d import ConvNeXt3d
 from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
-from HCCNetLib.readers import read_input
 from HCCNetLib.records import Cohort, Refusal
 from HCCNetLib.training.checkpoint import write_json, write_whole
 from HCCNetLib.training.configuration import config_text, deciding
 from HCCNetLib.training.digests import weights_digest
-from HCCNetLib.training.examples import Examples, cohort_targets, gather_exams, training_cache
+from HCCNetLib.training.examples import Examples, cohort_targets, gather_exams, read_cohort, training_cache
 from HCCNetLib.training.loop import precision_of
 from HCCNetLib.training.settings import BackboneConfig, EncoderConfig, PretrainConfig, StageConfig
 from HCCNetLib.training.splits import Splits
@@ -112,7 +111,7 @@ def open_pretraining(
     Raises:
         Refusal: something about the data or the folder; see the functions called.
     """
-    cohort = read_input(Path(config.cohort))
+    cohort = read_cohort(config)
     without = _set_aside(config, cohort)
     cache = training_cache(config)
     targets = cohort_targets(config) if isinstance(config, BackboneConfig) and config.target_file else {}

@@ -28,7 +28,7 @@ _BEGINNINGS = {
 
 # Of the supervised stage, which has them from the shared section where it says nothing itself.
 _INHERITED = (
-    *("cohort", "phantom_patients", "phantom_seed", "phantom_spacing", "channels", "preprocessing"),
+    *("cohort", "channel_table", "phantom_patients", "phantom_seed", "phantom_spacing", "channels", "preprocessing"),
     *("variant", "block", "start", "pooling"),
 )
 

@@ -29,7 +29,10 @@ class StageConfig:
 
     # What is trained on.
     out: str = setting("", "folder of the run; a run in it is continued", decides="nothing")
-    cohort: str = setting("cohort", "cohort folder or table", decides="nothing")
+    cohort: str = setting("cohort", "cohort in any form that `hccnet inspect` reads", decides="nothing")
+    channel_table: str = setting(
+        "", "table that says which image is which channel (hccnet inspect --write-channels)", decides="nothing"
+    )
     phantom_patients: int = setting(
         0, "make the cohort first, a phantom of so many patients; 0: it is there", decides="nothing"
     )
@@ -253,7 +256,7 @@ class FinetuneConfig(StageConfig):
 
     name: str = setting("hccnet", "name of the bundle", decides="nothing")
     out: str = setting("runs/finetune", "folder of the run; a run in it is continued", decides="nothing")
-    cohort: str = setting("cohort", "cohort folder or table, with outcomes", decides="nothing")
+    cohort: str = setting("cohort", "cohort in any form that `hccnet inspect` reads, with outcomes", decides="nothing")
     horizon_months: float = setting(12.0, "within which the predicted diagnosis comes", decides="second phase")
 
     # What it starts from. What these runs hold decides the result, not where they lie.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import DWI, centred_affine, make_exam, make_patient, rotation
+from helpers import DWI, centred_affine, make_exam, make_patient, rotation, write_patient
 from test_preprocessing import GRIDS, grid_of
 from torch.nn import functional
 from training_helpers import SETTINGS, changed_image, example, examples_of, open_cache, tiny_config, write_yaml
@@ -32,7 +32,7 @@ from HCCNetLib.records import Box, Outcome, Refusal
 from HCCNetLib.training import ensemble
 from HCCNetLib.training.configuration import config_text, read_config
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.examples import count_examples, gather_examples, read_targets
+from HCCNetLib.training.examples import count_examples, gather_examples, read_cohort, read_targets
 from HCCNetLib.training.finetune import FinetuneTask
 from HCCNetLib.training.recipe import read_recipe
 from HCCNetLib.training.schedules import cosine_schedule
@@ -767,3 +767,11 @@ def test_the_calibration_is_carried_over_to_the_mean_of_all_members():
     assert found["intercept"] / found["slope"] == pytest.approx(of_two["intercept"] / of_two["slope"])
     assert ensemble.carry_over(of_two, two, labels, 2) == of_two
     assert ensemble.carry_over(of_two, two[:, :1], labels, 10) == of_two
+
+
+def test_a_stage_reads_its_cohort_with_the_table_of_channels(tmp_path: Path) -> None:
+    write_patient(tmp_path / "cohort" / "P1", channels=("DWI_b0", "odd_name"))
+    (tmp_path / "channels.csv").write_text("image,channel\nodd_name,DWI_b150\n")
+    config = FinetuneConfig(cohort=str(tmp_path / "cohort"), channel_table=str(tmp_path / "channels.csv"))
+    assert list(read_cohort(config).patients[0].exams[0].images) == ["DWI_b0", "DWI_b150"]
+    assert list(read_cohort(replace(config, channel_table="")).patients[0].exams[0].images) == ["DWI_b0"]
