@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from HCCNetLib.readers import read_input
 from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, walk
-from HCCNetLib.readers.dicom.frames import frames_of, tags_to_read
+from HCCNetLib.readers.dicom.frames import frames_of
 from HCCNetLib.readers.dicom.image import image_of
 from HCCNetLib.readers.dicom.stacks import Stack, stacks_of
 from HCCNetLib.records import Exam, Grid, Refusal
@@ -163,7 +163,7 @@ OTHER_B_VALUES = {"philips-dwi-phantom": (0.0,)}
 def stacks_in(folder: Path) -> list[Stack]:
     """The volumes of a folder that holds one series, whether they can be channels or not."""
     with quietly():
-        headers = [read_header(file, tags_to_read()) for file in walk(folder) if is_dicom(file)]
+        headers = [read_header(file) for file in walk(folder) if is_dicom(file)]
         frames = [frame for header in headers if header is not None for frame in frames_of(header)]
     assert len({frame.series_uid for frame in frames}) == 1
     return stacks_of(frames, "the series")

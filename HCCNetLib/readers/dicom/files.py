@@ -6,14 +6,13 @@ import contextlib
 import functools
 import logging
 import os
-import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from HCCNetLib.records import Refusal
 
@@ -66,11 +65,10 @@ def walk(folder: Path) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         try:
-            found = entry.stat()
-            if stat.S_ISREG(found.st_mode):
+            if entry.is_file():
                 yield Path(entry.path)
-            elif stat.S_ISDIR(found.st_mode) and _identity(found) not in seen and len(stack) < _DEEPEST:
-                seen.add(_identity(found))
+            elif entry.is_dir() and (found := _identity(entry.stat())) not in seen and len(stack) < _DEEPEST:
+                seen.add(found)
                 stack.append(sorted(os.scandir(entry.path), key=lambda e: e.name, reverse=True))
         except OSError:  # a link to nowhere, or a folder without permission: there is nothing to be read in it
             continue
@@ -83,7 +81,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 def is_dicom(path: Path) -> bool:
     """Whether a file looks like DICOM: by its mark, or, without one, by how its first element begins."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             start = file.read(_PREAMBLE + len(_MARK))
     except OSError:
         return False
@@ -170,11 +168,11 @@ class Header:
     tags: FileDataset
 
 
-def read_header(path: Path, tags: list[Any]) -> Header | None:
-    """The header of a file, only ``tags`` of it; None where it can't be read. To be called within ``quietly``."""
+def read_header(path: Path) -> Header | None:
+    """The header of a file; None where it can't be read. To be called within ``quietly``."""
     from pydicom import dcmread
 
     try:
-        return Header(path, dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True))
+        return Header(path, dcmread(path, stop_before_pixels=True, force=True))
     except signs_of_damage():
         return None
