@@ -6,6 +6,7 @@ import datetime
 import itertools
 import os
 import shutil
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from pydicom.data import get_testdata_file
 
 from HCCNetLib.commands.main import main
 from HCCNetLib.readers import ReadingOptions, check_images, read_input
-from HCCNetLib.readers.dicom.files import quietly
+from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, walk
+from HCCNetLib.readers.dicom.frames import Alike, Frame, frames_of
 from HCCNetLib.readers.dicom.image import decoded_frames
 from HCCNetLib.records import Cohort, Exam, FoundImage, Image, Refusal
 
@@ -547,6 +549,47 @@ def test_without_a_study_date_that_of_the_acquisition_is_taken_and_told(tmp_path
     exam = only_exam(tmp_path)
     assert exam.exam_id == "2020-01-05"
     assert exam.problems[0].code == "date_of_acquisition"
+
+
+# ---------------------------------------------------------------- many files
+
+
+def frames_below(folder: Path, read: dict[Hashable, Alike] | None) -> list[Frame]:
+    with quietly():
+        headers = [read_header(path) for path in walk(folder) if is_dicom(path)]
+        return [frame for header in headers if header is not None for frame in frames_of(header, read)]
+
+
+@pytest.mark.parametrize("name", ["shared", "committed"])
+def test_files_that_are_read_after_others_give_the_same_frames_as_alone(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """What files have in common is worked out once; nothing of one file may get into another one's frames."""
+    folder = request.getfixturevalue("shared_data") / "real" if name == "shared" else REAL
+    read: dict[Hashable, Alike] = {}
+    frames = frames_below(folder, read)
+    assert frames == frames_below(folder, None)
+    assert 0 < len(read) < len(frames) / 2
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_files_of_every_dialect_give_the_same_frames_after_others_as_alone(tmp_path: Path, dialect: str) -> None:
+    stacks = [Stack(volume(n) / 7, AXIAL, b_value=b, echo_time=60 + b) for n, b in enumerate((0.0, 150.0, 800.0))]
+    for syntax in (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRBigEndian):
+        folder = tmp_path / syntax
+        write_stacks(folder, stacks, series_tags(date="20200105"), Writing(syntax, dialect, shuffled=True))
+    for number, path in enumerate(walk(tmp_path)):  # each slice at a time of its own, some with a value of its own
+        dataset = pydicom.dcmread(path)
+        dataset.AcquisitionTime = f"0930{number:02d}.5"
+        dataset.TriggerTime = number % 3 * 10
+        if number % 5 == 0:
+            dataset.AcquisitionNumber = number
+        dataset.save_as(path)
+    read: dict[Hashable, Alike] = {}
+    frames = frames_below(tmp_path, read)
+    assert frames == frames_below(tmp_path, None)
+    assert len({frame.acquired for frame in frames}) == len(frames) == 30
+    assert 0 < len(read) < len(frames)
 
 
 # ---------------------------------------------------------------- sentences

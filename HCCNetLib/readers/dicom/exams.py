@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from HCCNetLib.readers.assignment import SeriesChannels, channels_of_series
 from HCCNetLib.readers.channel_table import LEFT_OUT
 from HCCNetLib.readers.channels import b_value_of
 from HCCNetLib.readers.dicom.files import begins_like_dicom, quietly, read_header, require_pydicom, walk
-from HCCNetLib.readers.dicom.frames import Frame, frames_of, tags_to_read
+from HCCNetLib.readers.dicom.frames import Alike, Frame, frames_of
 from HCCNetLib.readers.dicom.geometry import directions_of
 from HCCNetLib.readers.dicom.image import image_of
 from HCCNetLib.readers.dicom.kinds import MAGNITUDE, kind_of
@@ -106,7 +106,7 @@ class _Scan:
 def _scan(path: Path) -> _Scan:
     scan = _Scan([])
     seen: dict[tuple[str, int], Frame] = {}
-    tags = tags_to_read()
+    read: dict[Hashable, Alike] = {}
     with quietly():
         for file in walk(path) if path.is_dir() else [path]:
             try:
@@ -115,8 +115,8 @@ def _scan(path: Path) -> _Scan:
             except OSError:
                 scan.unreadable += 1
                 continue
-            header = read_header(file, tags)
-            frames = [] if header is None else frames_of(header)
+            header = read_header(file)
+            frames = [] if header is None else frames_of(header, read)
             images = [frame for frame in frames if min(frame.shape) > 0 and frame.series_uid]
             if not images:
                 is_something = any(frame.modality not in ("", "MR") for frame in frames)

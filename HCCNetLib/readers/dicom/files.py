@@ -6,14 +6,13 @@ import contextlib
 import functools
 import logging
 import os
-import stat
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from HCCNetLib.records import Refusal
 
@@ -63,13 +62,12 @@ def walk(folder: Path) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         try:
-            found = os.stat(entry.path)  # noqa: PTH116 - and not the entry's own, which on Windows does not tell which it is
+            is_file, is_folder = entry.is_file(), entry.is_dir()
         except OSError:
-            yield Path(entry.path)  # a link to nowhere; whoever opens it finds out
-            continue
-        if stat.S_ISREG(found.st_mode):
+            is_file = is_folder = False
+        if is_file or (entry.is_symlink() and not Path(entry.path).exists()):  # whoever opens the latter finds out
             yield Path(entry.path)
-        elif stat.S_ISDIR(found.st_mode) and len(stack) < _DEEPEST:
+        elif is_folder and len(stack) < _DEEPEST:
             stack.append(_entries(Path(entry.path), seen))
 
 
@@ -98,7 +96,7 @@ def is_dicom(path: Path) -> bool:
 
 def begins_like_dicom(path: Path) -> bool:
     """Whether a file has DICOM's mark, or, without one, begins as an element does; raises OSError."""
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         start = file.read(_PREAMBLE + len(_MARK))
     if start[_PREAMBLE:] == _MARK:
         return True
@@ -183,11 +181,11 @@ class Header:
     tags: FileDataset
 
 
-def read_header(path: Path, tags: list[Any]) -> Header | None:
-    """The header of a file, only ``tags`` of it; None where it can't be read. To be called within ``quietly``."""
+def read_header(path: Path) -> Header | None:
+    """The header of a file; None where it can't be read. To be called within ``quietly``."""
     from pydicom import dcmread
 
     try:
-        return Header(path, dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True))
+        return Header(path, dcmread(path, stop_before_pixels=True, force=True))
     except signs_of_damage():
         return None

@@ -10,8 +10,8 @@ import datetime
 import math
 import re
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ MR_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR",
 }
 _MOST_FRAMES = 50_000
+_MOST_ALIKE = 10_000  # series and what tells their files apart
 _SHORTEST_NAME = 3  # letters; fewer are words of protocols too
 
 _Vector = tuple[float, ...]
@@ -120,7 +121,7 @@ def _tag(group: int, element: int) -> int:
 
 _SHARED, _PER_FRAME = _tag(0x5200, 0x9229), _tag(0x5200, 0x9230)
 _PATIENT_ID, _BIRTH_DATE, _COMMENTS = _tag(0x10, 0x20), _tag(0x10, 0x30), _tag(0x20, 0x4000)
-_PATIENT_NAME = _tag(0x10, 0x10)
+_PATIENT_NAME, _CHARACTER_SET = _tag(0x10, 0x10), _tag(0x8, 0x5)
 _STUDY_UID, _SERIES_UID, _INSTANCE_UID = _tag(0x20, 0xD), _tag(0x20, 0xE), _tag(0x8, 0x18)
 _STUDY_DATE, _SERIES_DATE, _ACQUISITION_DATE, _CONTENT_DATE = (_tag(0x8, e) for e in (0x20, 0x21, 0x22, 0x23))
 _STUDY_TIME, _SERIES_TIME, _ACQUISITION_TIME, _CONTENT_TIME = (_tag(0x8, e) for e in (0x30, 0x31, 0x32, 0x33))
@@ -192,25 +193,78 @@ _B_OF_VENDORS = (_SIEMENS_B, _PHILIPS_B, _UIH_B)
 _GE_OFFSET = 100_000.0
 
 
-def tags_to_read() -> list[Any]:
-    """All tags that a frame is made of, for pydicom to pass over the others."""
-    from pydicom.tag import Tag
-
+def _tags_read() -> frozenset[int]:
+    """All tags that a frame is made of."""
     public = [value for name, value in globals().items() if name.startswith("_") and type(value) is int]
     private = [p.group << 16 | b << 8 | p.element for p in _PRIVATE for b in _BLOCKS]
     creators = [p.group << 16 | b for p in _PRIVATE for b in _BLOCKS]
-    return [Tag(value) for value in {*public, *_GROUPS.values(), *private, *creators} if value > 0xFFFF]
+    return frozenset(v for v in (*public, *_GROUPS.values(), *private, *creators) if v > 0xFFFF)
 
 
-def frames_of(header: Header) -> list[Frame]:
-    """The frames of a file; none where it says nothing that can be used, e.g. is no image."""
+_READ = _tags_read()
+# What differs from slice to slice of a classic series; see _of_slice.
+_TIMES = (_ACQUISITION_DATETIME, _ACQUISITION_TIME, _CONTENT_TIME)
+_OF_SLICE = frozenset(
+    (_INSTANCE_UID, _INSTANCE_NUMBER, _POSITION, _SLOPE, _INTERCEPT, _TRIGGER_TIME, _TRIGGER_DELAY, *_TIMES)
+)
+_TEXTS = ("DS", "IS", "TM", "DT", "UI", None)  # None: of an implicit representation, where each of them is one of these
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What was read of files that differ in nothing but what is a slice's own.
+
+    Args:
+        frame: of the first of them.
+        moments: of acquisition, by the times that stand in a file.
+    """
+
+    frame: Frame
+    moments: dict[Hashable, datetime.datetime | None] = field(default_factory=dict)
+
+
+def frames_of(header: Header, read: dict[Hashable, Alike] | None = None) -> list[Frame]:
+    """The frames of a file; none where it says nothing that can be used, e.g. is no image.
+
+    Args:
+        header: of the file.
+        read: what was read before, by what files have in common. It is filled here: of a file that says the same as one
+            before it, only what is a slice's own is looked up.
+    """
     try:
-        return list(_frames(header))
+        key, own = _in_common(header.tags)
+        if read is None or key is None:
+            return list(_frames(header, own))
+        if key in read:
+            alike = read[key]
+            return [replace(alike.frame, path=header.path, **_of_slice(header.tags, own, (), alike.moments))]
+        frames = list(_frames(header, own))
+        if len(frames) == 1 and len(read) < _MOST_ALIKE:
+            read[key] = Alike(frames[0])
+        return frames
     except signs_of_damage():
         return []
 
 
-def _frames(header: Header) -> Iterator[Frame]:
+def _in_common(tags: Any) -> tuple[Hashable | None, dict[int, Any]]:
+    """All that a file says and a frame is made of, as it stands there, but for the slice's own elements; and those.
+
+    None where a sequence was read already: it can't be compared.
+    """
+    own: dict[int, Any] = {}
+    said: list[Hashable] = list(tags.original_encoding)
+    comparable = True
+    for tag, element in tags.items():
+        number = int(tag)
+        if number in _OF_SLICE:
+            own[number] = element
+        elif number in _READ:
+            said += (number, element.VR, element.value)
+            comparable = comparable and (element.value is None or isinstance(element.value, bytes | str))
+    return tuple(said) if comparable else None, own
+
+
+def _frames(header: Header, elements: Mapping[int, Any]) -> Iterator[Frame]:
     tags = header.tags
     own, shared = _items(tags, _PER_FRAME), _items(tags, _SHARED)
     count = _whole(tags, _FRAMES) or 1
@@ -219,14 +273,15 @@ def _frames(header: Header) -> Iterator[Frame]:
     common = _common(header)
     for index in range(count):
         places = [*own[index : index + 1], *shared[:1]]
-        yield Frame(path=header.path, index=index, **common, **_of_frame(tags, places))
+        yield Frame(
+            path=header.path, index=index, **common, **_of_frame(tags, places), **_of_slice(tags, elements, places, {})
+        )
 
 
 def _common(header: Header) -> dict[str, Any]:
     """What all frames of a file share."""
     tags = header.tags
     return {
-        "instance_uid": _text(tags, _INSTANCE_UID),
         "patient_id": _text(tags, _PATIENT_ID),
         "birth_date": _text(tags, _BIRTH_DATE),
         "study_uid": _text(tags, _STUDY_UID),
@@ -243,7 +298,6 @@ def _common(header: Header) -> dict[str, Any]:
         "acquisition_number": _whole(tags, _ACQUISITION_NUMBER),
         "contrast_seconds": seconds_of_day(_text(tags, _CONTRAST_TIME)),
         "field_strength": _number(tags, _FIELD_STRENGTH),
-        "instance_number": _whole(tags, _INSTANCE_NUMBER),
         "is_phantom": _text(tags, _COMMENTS) == PHANTOM_MARK,
     }
 
@@ -267,11 +321,9 @@ def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
 
     image_type = _words(find(_FRAME_TYPE)) or _words(_value(tags, _IMAGE_TYPE))
     inversion = _first(find(_INVERSION_TIMES)) if places else _number(tags, _INVERSION_TIME)
-    slope, intercept = _first(find(_SLOPE)), _first(find(_INTERCEPT))
     return {
         "image_type": image_type,
         "component": _component(tags, find(_COMPONENT)),
-        "position": _vector(find(_POSITION), 3),
         "orientation": _vector(find(_ORIENTATION), 6),
         "spacing": _vector(find(_SPACING), 2),
         "thickness": _first(find(_THICKNESS)),
@@ -280,9 +332,37 @@ def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
         "echo_time": _first(find(_EFFECTIVE_ECHO_TIME)) or _number(tags, _ECHO_TIME),
         "inversion_time": inversion,
         "temporal_position": _as_whole(find(_TEMPORAL_INDEX)) or _whole(tags, _TEMPORAL_POSITION),
-        "trigger_time": _first(find(_TRIGGER_DELAY)) if places else _number(tags, _TRIGGER_TIME),
-        "acquired": _acquired(tags, find(_FRAME_DATETIME)),
         "dimensions": _dimensions(find(_DIMENSIONS)),
+    }
+
+
+def _of_slice(
+    tags: Any, elements: Mapping[int, Any], places: Sequence[Any], moments: dict[Hashable, datetime.datetime | None]
+) -> dict[str, Any]:
+    """What the slices of a classic series differ in; nothing else is made of ``_OF_SLICE``.
+
+    Args:
+        tags: of the file.
+        elements: those of ``tags`` that are a slice's own.
+        places: as of ``_of_frame``.
+        moments: known ones, by the times that stand in a file.
+    """
+
+    def find(tag: int) -> Any:
+        return _find(tags, places, tag) if places else _as_it_stands(tags, elements, tag)
+
+    uid = _as_it_stands(tags, elements, _INSTANCE_UID) or ()
+    slope, intercept = _first(find(_SLOPE)), _first(find(_INTERCEPT))
+    of_frame = _find(tags, places, _FRAME_DATETIME)
+    times = (str(of_frame), *(str(_as_it_stands(tags, elements, tag)) for tag in _TIMES))
+    if times not in moments:
+        moments[times] = _acquired(tags, of_frame)
+    return {
+        "instance_uid": " ".join(map(str, uid)),
+        "instance_number": _as_whole(_as_it_stands(tags, elements, _INSTANCE_NUMBER)),
+        "position": _vector(find(_POSITION), 3),
+        "trigger_time": _first(find(_TRIGGER_DELAY if places else _TRIGGER_TIME)),
+        "acquired": moments[times],
         "slope": 1.0 if slope is None else slope,
         "intercept": 0.0 if intercept is None else intercept,
     }
@@ -294,9 +374,18 @@ def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
 def _value(tags: Any, tag: int) -> Any:
     """An element's value, None where it is missing or no value of its kind."""
     try:
-        return tags[tag].value if tag in tags else None
+        return tags[tag].value if tag in tags.keys() else None  # noqa: SIM118 - much quicker than what a dataset does
     except signs_of_damage():
         return None
+
+
+def _as_it_stands(tags: Any, elements: Mapping[int, Any], tag: int) -> Sequence[Any] | None:
+    """As ``_value``, of what is a slice's own: numbers, times and UIDs as the parts of their text, which is quicker."""
+    element = elements.get(tag)
+    if element is not None and element.VR in _TEXTS and type(element.value) is bytes:
+        return element.value.decode("ascii", "replace").strip("\0 ").split("\\")
+    value = None if element is None else _value(tags, tag)
+    return value if value is None or (isinstance(value, Sequence) and not isinstance(value, str | bytes)) else [value]
 
 
 def _items(tags: Any, tag: int) -> Sequence[Any]:
@@ -375,7 +464,8 @@ def _find(tags: Any, places: Sequence[Any], tag: int) -> Any:
 def _date(text: str) -> datetime.date | None:
     digits = text.replace(".", "").replace("-", "")[:8]
     try:
-        return datetime.datetime.strptime(digits, "%Y%m%d").date() if len(digits) == 8 and digits.isdigit() else None
+        is_date = len(digits) == 8 and digits.isdecimal()
+        return datetime.date(int(digits[:4]), int(digits[4:6]), int(digits[6:])) if is_date else None
     except ValueError:
         return None
 

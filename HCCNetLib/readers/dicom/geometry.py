@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,15 +24,20 @@ _FROM_LPS = np.diag([-1.0, -1.0, 1.0])
 
 def directions_of(frame: Frame) -> NDArray[np.float64] | None:
     """Unit vectors (3, 3), LPS, as columns: along a row, along a column, through the slice; None where they are none."""
-    if frame.orientation is None:
-        return None
-    along_row, along_column = np.array(frame.orientation).reshape(2, 3)
+    return None if frame.orientation is None else _directions(frame.orientation)
+
+
+@functools.lru_cache(maxsize=256)
+def _directions(orientation: tuple[float, ...]) -> NDArray[np.float64] | None:
+    along_row, along_column = np.array(orientation).reshape(2, 3)
     lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
     if abs(lengths[0] - 1) > 0.01 or abs(lengths[1] - 1) > 0.01 or abs(along_row @ along_column) > 0.01:
         return None
     along_row, along_column = along_row / lengths[0], along_column / lengths[1]
     through = np.cross(along_row, along_column)
-    return np.stack([along_row, along_column, through / np.linalg.norm(through)], axis=1)
+    directions = np.stack([along_row, along_column, through / np.linalg.norm(through)], axis=1)
+    directions.setflags(write=False)
+    return directions
 
 
 def places_of(frames: Sequence[Frame]) -> NDArray[np.float64]:
