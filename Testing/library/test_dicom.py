@@ -384,6 +384,97 @@ def test_the_two_echoes_of_a_t2_series_are_short_and_long(tmp_path: Path) -> Non
     assert_same_voxels(exam.images["T2_short"], volume(1), AXIAL)
 
 
+def test_many_echoes_of_which_two_can_be_read_are_not_in_and_out_of_phase(tmp_path: Path) -> None:
+    stacks = [Stack(volume(n), AXIAL, echo_time=echo) for n, echo in enumerate((1.15, 2.3, 3.45, 4.6))]
+    paths = write_stacks(tmp_path, stacks, series_tags(description="t1_vibe", MagneticFieldStrength="3"))
+    for lost in (12, 17):
+        paths[lost].unlink()
+    assert not only_exam(tmp_path).images
+
+
+@pytest.mark.parametrize(
+    ("description", "echoes"), [("T2* GRE", (40.0, 60.0)), ("T2", (4.6, 18.0)), ("T2", (90.0, 750.0))]
+)
+def test_two_echoes_of_another_kind_are_not_t2_short_and_long(
+    tmp_path: Path, description: str, echoes: tuple[float, float]
+) -> None:
+    stacks = [Stack(volume(n), AXIAL, echo_time=echo) for n, echo in enumerate(echoes)]
+    write_stacks(tmp_path, stacks, series_tags(description=description))
+    assert not only_exam(tmp_path).images
+
+
+def test_phases_half_a_slice_apart_are_not_one_volume(tmp_path: Path) -> None:
+    other = AXIAL.copy()
+    other[:3, 3] += AXIAL[:3, 2] / 2
+    stacks = [Stack(volume(1), AXIAL, temporal=1), Stack(volume(2), other, temporal=2)]
+    write_stacks(tmp_path, stacks, series_tags(description="t1_vibe_art"))
+    exam = only_exam(tmp_path)
+    assert not exam.images
+    assert [image.details for image in exam.found] == [{"phase": "1 of 2"}, {"phase": "2 of 2"}]
+
+
+def test_halves_of_two_echoes_are_not_one_volume(tmp_path: Path) -> None:
+    upper = AXIAL.copy()
+    upper[:3, 3] += 3 * AXIAL[:3, 2]
+    stacks = [Stack(volume(1)[:, :, :3], AXIAL, echo_time=80.0), Stack(volume(2)[:, :, 3:], upper, echo_time=160.0)]
+    write_stacks(tmp_path, stacks, series_tags(description="T2 TSE short TE"))
+    (found,) = only_exam(tmp_path).found
+    assert found.reason.startswith("holds images of several echoes or phases, of none of them all slices.")
+
+
+def test_a_t1_image_with_a_b_value_in_its_tags_is_not_diffusion(tmp_path: Path) -> None:
+    write_stacks(tmp_path, [Stack(volume(), AXIAL, b_value=800.0)], series_tags(description="Ax LAVA ART"))
+    (found,) = only_exam(tmp_path).found
+    assert (found.channel, found.reason) == (None, "its words and its b-value disagree")
+
+
+def test_images_without_b_value_among_others_that_have_one_are_not_named_by_words(tmp_path: Path) -> None:
+    stacks = [Stack(volume(0), AXIAL), Stack(volume(1), AXIAL, b_value=800.0)]
+    paths = write_stacks(tmp_path, stacks, series_tags(description="ep2d_diff_b800"))
+    assert list(only_exam(tmp_path).images) == ["DWI_b800"]
+    paths[-2].unlink()
+    assert not only_exam(tmp_path).images
+
+
+def test_diffusion_without_direction_is_b0(tmp_path: Path) -> None:
+    stacks = [
+        Stack(volume(0), AXIAL, tags={"DiffusionDirectionality": "NONE"}),
+        Stack(volume(1), AXIAL, b_value=800.0, tags={"DiffusionDirectionality": "ISOTROPIC"}),
+    ]
+    write_stacks(tmp_path, stacks, series_tags(description="ep2d_diff"))
+    assert_same_voxels(only_exam(tmp_path).images["DWI_b0"], volume(0), AXIAL)
+
+
+def test_the_four_images_of_a_dixon_series_are_taken_apart_by_their_types(tmp_path: Path) -> None:
+    stacks = [
+        Stack(volume(n), AXIAL, image_type=("DERIVED", "PRIMARY", word, word, "DERIVED"))
+        for n, word in enumerate(("W", "IP", "OP", "F"))
+    ]
+    write_stacks(tmp_path, stacks, series_tags(description="mDIXON"), Writing(shuffled=True))
+    images = only_exam(tmp_path).images
+    assert list(images) == ["T1_in", "T1_out"]
+    assert_same_voxels(images["T1_in"], volume(1), AXIAL)
+    assert_same_voxels(images["T1_out"], volume(2), AXIAL)
+
+
+def phases(folder: Path, times: list[str], triggers: list[float]) -> Exam:
+    stacks = [
+        Stack(volume(n), AXIAL, temporal=n + 1, tags={"AcquisitionTime": time, "TriggerTime": trigger})
+        for n, (time, trigger) in enumerate(zip(times, triggers, strict=True))
+    ]
+    write_stacks(folder, stacks, series_tags(description="LAVA", ContrastBolusStartTime="090020"))
+    return only_exam(folder)
+
+
+def test_the_time_since_the_trigger_tells_phases_only_where_they_have_none_of_their_own(tmp_path: Path) -> None:
+    triggers = [0.0, 45_000.0, 90_000.0]
+    of_series = phases(tmp_path / "a", ["090000"] * 3, triggers)
+    assert list(of_series.images) == ["T1_arterial", "T1_native", "T1_venous"]
+    of_phases = phases(tmp_path / "b", ["090000", "090045", "090130"], triggers)
+    assert list(of_phases.images) == ["T1_arterial", "T1_native", "T1_venous"]
+    assert not phases(tmp_path / "c", ["090045"] * 3, [0.0] * 3).images
+
+
 def test_a_coronal_image_is_no_phase_of_the_dynamic_examination(tmp_path: Path) -> None:
     directions = np.array([[-1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     affine = centred_affine(SHAPE, (3.0, 3.0, 5.0), directions)

@@ -190,8 +190,7 @@ def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam |
         if candidates and set(chosen.values()) == {None} and len(chosen) == len(candidates):
             return None
         _refuse_unusable_choice(candidates, chosen)
-        usable = {c.name: c.facts for c in candidates if c.stack.refusal is None}
-        assigned = channels_of_series(usable, where, chosen)
+        assigned = channels_of_series({c.name: c.facts for c in candidates}, where, chosen)
     except Refusal as refusal:
         raise in_exam(refusal, exam_id) from refusal
     found = tuple(_found(candidate, assigned, chosen) for candidate in candidates)
@@ -261,6 +260,7 @@ def _facts(name: str, stack: Stack) -> SeriesFacts:
         contrast_given=next((f.contrast_seconds for f in stack.frames if f.contrast_seconds is not None), None),
         protocol=_protocol(stack),
         plane="" if directions is None else plane_of(directions[:, 2].tolist()),
+        is_broken=stack.refusal is not None,
     )
 
 
@@ -344,7 +344,7 @@ def _reason(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str
     if name in assigned.ambiguous:
         return f"may be {assigned.ambiguous[name]}, as others may or its words and times disagree"
     if stack.kind == MAGNITUDE and candidate.facts.b_value is not None and candidate.facts.b_value >= 1:
-        return "no channel has this b-value"
+        return "no channel has this b-value" if stack.is_diffusion else "its words and its b-value disagree"
     return "nothing says which channel it is"
 
 

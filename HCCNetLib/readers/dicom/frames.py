@@ -444,16 +444,23 @@ def _b_value(tags: Any, places: Sequence[Any]) -> float | None:
         if number is not None:
             return number
     number = _first(_private(tags, _GE_B))
-    return None if number is None else plausible_b_value(math.fmod(number, _GE_OFFSET))
+    if number is not None:
+        return plausible_b_value(math.fmod(number, _GE_OFFSET))
+    return 0.0 if "NONE" in _directionality(tags, places) else None
+
+
+def _directionality(tags: Any, places: Sequence[Any]) -> set[str]:
+    """``NONE`` (b = 0), ``DIRECTIONAL`` or ``ISOTROPIC``, where something says so."""
+    values = (_find(tags, places, _DIRECTIONALITY), _private(tags, _SIEMENS_DIRECTIONALITY))
+    return {str(value).strip().upper() for value in values if value}
 
 
 def _direction(tags: Any, places: Sequence[Any]) -> str:
     """Of the diffusion gradient, only to tell directions apart; ``isotropic`` of a trace image."""
-    codes = {
-        str(_find(tags, places, _DIRECTIONALITY) or "").upper(),
-        str(_private(tags, _SIEMENS_DIRECTIONALITY) or "").strip().upper(),
-    }
-    if "ISOTROPIC" in codes or str(_private(tags, _PHILIPS_DIRECTION) or "").strip().upper() == "I":
+    if (
+        "ISOTROPIC" in _directionality(tags, places)
+        or str(_private(tags, _PHILIPS_DIRECTION) or "").strip().upper() == "I"
+    ):
         return "isotropic"
     nested = [item for place in (*places, tags) for item in _items(place, _DIFFUSION_GROUP)]
     gradients = [_value(item, _GRADIENT) for group in nested for item in _items(group, _GRADIENT_GROUP)]
