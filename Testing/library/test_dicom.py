@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import itertools
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ from pydicom.data import get_testdata_file
 
 from HCCNetLib.commands.main import main
 from HCCNetLib.readers import ReadingOptions, read_input
-from HCCNetLib.readers.dicom.files import quietly
-from HCCNetLib.readers.dicom.image import decoded_frames
+from HCCNetLib.readers.dicom.files import quietly, read_header
+from HCCNetLib.readers.dicom.frames import frames_of, tags_to_read
+from HCCNetLib.readers.dicom.pixels import decoded_frames
 from HCCNetLib.records import Cohort, Exam, FoundImage, Image, Refusal
 
 REAL = Path(__file__).resolve().parents[1] / "data" / "dicom"
@@ -590,6 +593,44 @@ def test_one_id_with_two_dates_of_birth_is_refused(tmp_path: Path) -> None:
     assert "1950" not in refusal.message
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        ({"PatientName": "DOE^JOHN"}, {"PatientName": "MILLER^ANNA"}, "names"),
+        ({"PatientSex": "M"}, {"PatientSex": "F"}, "sexes"),
+        ({"IssuerOfPatientID": "North"}, {"IssuerOfPatientID": "South"}, "issuers of the id"),
+    ],
+)
+def test_one_id_of_two_people_is_refused(tmp_path: Path, one: dict[str, str], other: dict[str, str], what: str) -> None:
+    dwi(tmp_path / "a", patient_id="ANON", **one)
+    dwi(tmp_path / "b", patient_id="ANON", date="20210314", **other)
+    refusal = refusal_of(tmp_path)
+    assert f"have different {what}: they may be of different people" in refusal.message
+    assert not any(word in refusal.message for word in (*one.values(), *other.values()))
+    assert len(only_exam_dates(tmp_path, one_patient=True)) == 2
+
+
+def only_exam_dates(folder: Path, **options: Any) -> list[datetime.date]:
+    return [exam.date for exam in exams(read_input(folder, ReadingOptions(**options)))]
+
+
+def test_one_person_s_name_may_change(tmp_path: Path) -> None:
+    dwi(tmp_path / "a", PatientName="DOE^ANNA")
+    dwi(tmp_path / "b", date="20210314", PatientName="Miller, Anna")
+    (patient,) = read_input(tmp_path).patients
+    assert not patient.problems
+    for folder, name, birth in (("a", "A", "19500101"), ("b", "B", "1950.01.01")):
+        changed(list((tmp_path / folder).iterdir()), PatientName=name, PatientBirthDate=birth)
+    (patient,) = read_input(tmp_path).patients
+    assert [problem.code for problem in patient.problems] == ["patient_names_differ"]
+
+
+def test_an_exam_of_another_part_of_the_body_is_told(tmp_path: Path) -> None:
+    dwi(tmp_path, BodyPartExamined="BRAIN")
+    (problem,) = only_exam(tmp_path).problems
+    assert problem.message == "The images say that they show: brain. If it is no exam of the liver, leave it out."
+
+
 def test_without_a_patient_id_the_user_says_that_it_is_one_patient(tmp_path: Path) -> None:
     folder = tmp_path / "Case 7"
     dwi(folder / "a", PatientID="")
@@ -645,6 +686,141 @@ def test_damaged_pixels_are_refused_with_the_slice_named(tmp_path: Path) -> None
     assert refused.value.message == (
         "series 8, b 0: the pixels of slice 4 of 5 are damaged, incomplete or missing. Export the series again."
     )
+
+
+def compressed_as(path: Path, syntax: str, stream: bytes) -> None:
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = pydicom.encaps.encapsulate([stream])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+
+
+_LARGE = struct.pack(">HBHHB", 11, 16, 65000, 65000, 1) + b"\x01\x11\x00"  # 65,000 × 65,000 pixels of 16 bits
+_SCAN = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\x00\x01\x00\x00" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stream"),
+    [
+        ("1.2.840.10008.1.2.4.70", b"\xff\xd8\xff\xc3" + _LARGE + _SCAN),
+        ("1.2.840.10008.1.2.4.80", b"\xff\xd8\xff\xf7" + _LARGE + _SCAN),
+        (
+            "1.2.840.10008.1.2.4.90",
+            b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", 41, 0, 60000, 60000, *[0] * 2, 60000, 60000, 0, 0, 1),
+        ),
+        ("1.2.840.10008.1.2.4.80", b"\xff\xd8 no codestream at all"),
+    ],
+    ids=["JPEG lossless", "JPEG-LS", "JPEG 2000", "nothing"],
+)
+def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(
+    tmp_path: Path, syntax: str, stream: bytes
+) -> None:
+    """Decoders make what it announces, 16 GB; that of JPEG-LS ends the process."""
+    for path in dwi(tmp_path):
+        compressed_as(path, syntax, stream)
+    with pytest.raises(Refusal) as refused:
+        only_exam(tmp_path).images["DWI_b0"].read()
+    assert refused.value.code == "unreadable_file"
+
+
+def test_a_deflated_file_that_unfolds_to_gigabytes_is_passed_over(tmp_path: Path) -> None:
+    (path, *_) = write_stacks(
+        tmp_path / "a", [Stack(volume(), AXIAL)], writing=Writing(syntax=pydicom.uid.DeflatedExplicitVRLittleEndian)
+    )
+    dwi(tmp_path / "b")
+    content = path.read_bytes()
+    begin = 144 + int.from_bytes(content[140:144], "little")
+    fold = zlib.compressobj(9, zlib.DEFLATED, -15)
+    folded = [fold.compress(bytes(2**24)) for _ in range(40)]
+    for old in path.parent.iterdir():
+        old.unlink()
+    path.write_bytes(content[:begin] + b"".join(folded) + fold.flush())
+    assert [problem.code for problem in read_input(tmp_path).problems] == ["damaged_files"]
+
+
+def test_frames_that_nothing_places_are_not_counted_one_by_one(tmp_path: Path) -> None:
+    path = dwi(tmp_path)[0]
+    dataset = pydicom.dcmread(path)
+    dataset.NumberOfFrames = 50_000
+    dataset.save_as(path)
+    with quietly():
+        header = read_header(path, tags_to_read())
+    assert header is not None
+    assert len(frames_of(header)) == 1
+
+
+def test_a_compressed_file_of_many_frames_gives_each_its_own(tmp_path: Path) -> None:
+    written = np.kron(volume(), np.ones((5, 5, 1)))
+    affine = centred_affine(written.shape, (3.0, 3.0, 5.0), LPS)
+    writing = Writing(syntax=pydicom.uid.JPEG2000Lossless, shuffled=True)
+    stacks = [Stack(written, affine, b_value=0.0), Stack(written[::-1].copy(), affine, b_value=800.0)]
+    write_enhanced(tmp_path / "IM", stacks, series_tags(description="DWI"), writing)
+    images = only_exam(tmp_path).images
+    assert_same_voxels(images["DWI_b0"], written, affine)
+    assert_same_voxels(images["DWI_b800"], written[::-1], affine)
+
+
+def changed(paths: list[Path], **tags: Any) -> None:
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        for keyword, value in tags.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [
+        ({"RescaleSlope": 0, "RescaleIntercept": 1}, "not_finite"),
+        ({"BitsStored": 12, "HighBit": 15}, "unreadable_file"),
+        ({"BitsStored": 8, "HighBit": 7}, "unreadable_file"),  # the values are larger
+    ],
+)
+def test_values_that_the_header_contradicts_are_refused(tmp_path: Path, tags: dict[str, Any], code: str) -> None:
+    changed(dwi(tmp_path), **tags)
+    with pytest.raises(Refusal) as refused:
+        only_exam(tmp_path).images["DWI_b0"].read()
+    assert refused.value.code == code
+
+
+def test_a_slope_that_is_no_number_leaves_no_values(tmp_path: Path) -> None:
+    for path in dwi(tmp_path):
+        dataset = pydicom.dcmread(path)
+        dataset.add_new(0x00281053, "LO", "1,5")
+        dataset.save_as(path)
+    with pytest.raises(Refusal, match="not numbers"):
+        only_exam(tmp_path).images["DWI_b0"].read()
+
+
+@pytest.mark.parametrize(
+    ("photometric", "reason"),
+    [("MONOCHROME1", "a negative: dark is stored as bright"), ("PALETTE COLOR", "a colour image")],
+)
+def test_negatives_and_colours_are_no_channel(tmp_path: Path, photometric: str, reason: str) -> None:
+    dwi(tmp_path / "a")
+    changed(dwi(tmp_path / "b", number=2), PhotometricInterpretation=photometric)
+    exam = only_exam(tmp_path)
+    assert list(exam.images) == ["DWI_b0"]
+    assert reason in [image.reason for image in exam.found]
+
+
+def test_a_scanner_s_protocols_and_raw_data_are_not_called_damaged(tmp_path: Path) -> None:
+    dwi(tmp_path / "a")
+    path = dwi(tmp_path / "b", number=2, SOPClassUID="1.3.12.2.1107.5.9.1")[0]
+    dataset = pydicom.dcmread(path)
+    del dataset.Rows
+    dataset.save_as(path)
+    assert not read_input(tmp_path).problems
+
+
+def test_files_that_nobody_may_open_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dwi(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, _: not str(path).endswith("00003.dcm"))
+    assert [problem.message for problem in read_input(tmp_path).problems] == [
+        "1 file or folder can't be opened (no permission); it was passed over."
+    ]
 
 
 def test_a_header_that_can_t_be_read_is_counted_not_named(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from HCCNetLib.readers.assignment import SeriesChannels, channels_of_series
 from HCCNetLib.readers.channel_table import LEFT_OUT
 from HCCNetLib.readers.channels import b_value_of
 from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, require_pydicom, walk
-from HCCNetLib.readers.dicom.frames import Frame, frames_of, tags_to_read
+from HCCNetLib.readers.dicom.frames import MR_CLASSES, Frame, frames_of, tags_to_read
 from HCCNetLib.readers.dicom.geometry import directions_of
 from HCCNetLib.readers.dicom.image import image_of
 from HCCNetLib.readers.dicom.kinds import MAGNITUDE, kind_of
 from HCCNetLib.readers.dicom.stacks import Stack, name_of, stacks_of
-from HCCNetLib.readers.dicom.studies import Visit, by_patient, look_at_patient, visits_of
+from HCCNetLib.readers.dicom.studies import Visit, by_patient, look_at_body_parts, look_at_patient, visits_of
 from HCCNetLib.readers.exams import ReadingOptions, in_exam, look_at_date
 from HCCNetLib.readers.folders import name_as_given
 from HCCNetLib.readers.image_types import dixon_of_type
@@ -75,7 +75,7 @@ class _Scan:
 
     frames: list[Frame]
     damaged: int = 0
-    without_image: int = 0
+    closed: int = 0
     copies: int = 0
 
     def problems(self) -> list[Problem]:
@@ -86,6 +86,12 @@ class _Scan:
                 self.damaged,
                 "begins like DICOM and can't be read",
                 "begin like DICOM and can't be read",
+            ),
+            (
+                "unreadable_files",
+                self.closed,
+                "or folder can't be opened (no permission)",
+                "or folders can't be opened (no permission)",
             ),
             ("copies", self.copies, "is a copy of another one", "are copies of others"),
         )
@@ -103,22 +109,29 @@ def _scan(path: Path) -> _Scan:
     scan = _Scan([])
     seen: dict[tuple[str, int], Frame] = {}
     tags = tags_to_read()
+
+    def count_closed() -> None:
+        scan.closed += 1
+
     with quietly():
-        for file in walk(path) if path.is_dir() else [path]:
+        for file in walk(path, count_closed) if path.is_dir() else [path]:
             if not is_dicom(file):
                 continue
             header = read_header(file, tags)
             frames = [] if header is None else frames_of(header)
             images = [frame for frame in frames if min(frame.shape) > 0 and frame.series_uid]
             if not images:
-                is_something = any(frame.modality not in ("", "MR") for frame in frames)
-                scan.without_image += is_something
-                scan.damaged += not is_something and not _is_directory(file)
+                scan.damaged += not any(map(_is_no_image, frames)) and not _is_directory(file)
                 continue
             new = [frame for frame in images if not _is_copy(frame, seen)]
             scan.copies += not new
             scan.frames += new
     return scan
+
+
+def _is_no_image(frame: Frame) -> bool:
+    """A report, a protocol, raw data: something that is whole and is no MR image."""
+    return frame.modality not in ("", "MR") or bool(frame.sop_class and frame.sop_class not in MR_CLASSES)
 
 
 def _is_directory(file: Path) -> bool:
@@ -179,7 +192,7 @@ def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam |
     exam_id = visit.date.isoformat()
     where = f"exam {exam_id}"
     try:
-        problems = [*look_at_date(visit.date), *visit.problems]
+        problems = [*look_at_date(visit.date), *visit.problems, *look_at_body_parts(visit)]
         candidates = _candidates(visit)
         table = options.channels_of(patient_id, exam_id, visit.date)
         chosen: dict[str, str | None] = {}

@@ -10,7 +10,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,13 +25,11 @@ _PREAMBLE, _MARK = 128, b"DICM"
 _FIRST_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
 _PLACES_OF_A_LENGTH = 12
 _DEEPEST = 200  # folders in folders; a path of more is a loop that no inode tells of
+_DEFLATED, _START = b"1.2.840.10008.1.2.1.99", 4096
+_CHUNK, _MOST_UNFOLDED = 1024**2, 512 * 1024**2  # bytes
 OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr")
 _NOT_DICOM = (
     *OTHER_IMAGES,
-    ".nii",
-    ".nii.gz",
-    ".nrrd",
-    ".nhdr",
     ".json",
     ".csv",
     ".tsv",
@@ -44,8 +42,12 @@ _NOT_DICOM = (
 )
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, closed: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Every regular file below a folder, in the order of names; links are followed, each folder is entered once.
+
+    Args:
+        folder: to be walked.
+        closed: called for every file or folder in it that can't be opened.
 
     Raises:
         Refusal: the folder itself can't be opened.
@@ -68,11 +70,15 @@ def walk(folder: Path) -> Iterator[Path]:
         try:
             found = entry.stat()
             if stat.S_ISREG(found.st_mode):
+                if not os.access(entry.path, os.R_OK):
+                    closed()
                 yield Path(entry.path)
             elif stat.S_ISDIR(found.st_mode) and _identity(found) not in seen and len(stack) < _DEEPEST:
                 seen.add(_identity(found))
                 stack.append(sorted(os.scandir(entry.path), key=lambda e: e.name, reverse=True))
-        except OSError:  # a link to nowhere, or a folder without permission: there is nothing to be read in it
+        except PermissionError:
+            closed()
+        except OSError:  # a link to nowhere: there is nothing to be read
             continue
 
 
@@ -83,6 +89,8 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 def is_dicom(path: Path) -> bool:
     """Whether a file looks like DICOM: by its mark, or, without one, by how its first element begins."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             start = file.read(_PREAMBLE + len(_MARK))
     except OSError:
@@ -170,11 +178,28 @@ class Header:
     tags: FileDataset
 
 
+def refuse_unfolding(path: Path) -> None:
+    """Raises ValueError where a deflated file is far larger unfolded: pydicom unfolds all of it to read one element."""
+    with path.open("rb") as file:
+        if _DEFLATED not in file.read(_START):
+            return
+        file.seek(_PREAMBLE + len(_MARK))
+        group = file.read(_PLACES_OF_A_LENGTH)  # the length of what stands before the deflated part
+        file.seek(int.from_bytes(group[8:], "little"), os.SEEK_CUR)
+        unfold, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, b""
+        while not unfold.eof and (content := rest or file.read(_CHUNK)):
+            size += len(unfold.decompress(content, _CHUNK))
+            rest = unfold.unconsumed_tail
+            if size > _MOST_UNFOLDED:
+                raise ValueError("implausible size")
+
+
 def read_header(path: Path, tags: list[Any]) -> Header | None:
     """The header of a file, only ``tags`` of it; None where it can't be read. To be called within ``quietly``."""
     from pydicom import dcmread
 
     try:
+        refuse_unfolding(path)
         return Header(path, dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True))
     except signs_of_damage():
         return None

@@ -32,6 +32,21 @@ _Vector = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Person:
+    """What is said of a patient besides id and date of birth, only to be compared.
+
+    Args:
+        name: a number for each part of the name, not the name: it must not get into a message by mistake.
+        sex: ``F``, ``M``, or empty.
+        issuer: of the id, a number; None where none is named.
+    """
+
+    name: frozenset[int]
+    sex: str
+    issuer: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One 2D image.
 
@@ -41,6 +56,7 @@ class Frame:
         instance_uid: of the file's object.
         patient_id: as written.
         birth_date: as written; only to tell patients apart whose ids are alike.
+        person: what else tells people apart; of the parts of the name only numbers that stand for them.
         study_uid: of the study.
         study_date: day of the study, or None.
         study_seconds: time of day at which the study began, or None.
@@ -51,7 +67,9 @@ class Frame:
         modality: e.g. ``MR``.
         sop_class: UID of the kind of object.
         shape: rows and columns.
-        is_colour: more than one sample per pixel.
+        is_colour: more than one sample per pixel, or colours from a palette.
+        is_inverted: what is dark is stored as the larger value.
+        body_part: that it says it shows, in capitals; or empty.
         image_type: words of Image Type or, of an enhanced file, Frame Type; capitals.
         component: ``MAGNITUDE``, ``PHASE``, … where a tag of its own says so, else empty.
         position: of the first pixel's centre, mm, LPS; None where it is not there.
@@ -80,6 +98,7 @@ class Frame:
     instance_uid: str
     patient_id: str
     birth_date: str
+    person: Person
     study_uid: str
     study_date: datetime.date | None
     study_seconds: float | None
@@ -91,6 +110,8 @@ class Frame:
     sop_class: str
     shape: tuple[int, int]
     is_colour: bool
+    is_inverted: bool
+    body_part: str
     image_type: tuple[str, ...]
     component: str
     position: _Vector | None
@@ -128,6 +149,7 @@ _ACQUISITION_DATETIME, _FRAME_DATETIME = _tag(0x8, 0x2A), _tag(0x18, 0x9074)
 _SERIES_NUMBER, _ACQUISITION_NUMBER, _INSTANCE_NUMBER = _tag(0x20, 0x11), _tag(0x20, 0x12), _tag(0x20, 0x13)
 _DESCRIPTION, _PROTOCOL, _SEQUENCE_NAME = _tag(0x8, 0x103E), _tag(0x18, 0x1030), _tag(0x18, 0x24)
 _SCANNING_SEQUENCE, _MODALITY, _SOP_CLASS = _tag(0x18, 0x20), _tag(0x8, 0x60), _tag(0x8, 0x16)
+_SEX, _ISSUER, _PHOTOMETRIC, _BODY_PART = _tag(0x10, 0x40), _tag(0x10, 0x21), _tag(0x28, 0x4), _tag(0x18, 0x15)
 _ROWS, _COLUMNS, _SAMPLES, _FRAMES = _tag(0x28, 0x10), _tag(0x28, 0x11), _tag(0x28, 0x2), _tag(0x28, 0x8)
 _IMAGE_TYPE, _FRAME_TYPE, _COMPONENT = _tag(0x8, 0x8), _tag(0x8, 0x9007), _tag(0x8, 0x9208)
 _POSITION, _ORIENTATION, _SPACING = _tag(0x20, 0x32), _tag(0x20, 0x37), _tag(0x28, 0x30)
@@ -217,7 +239,8 @@ def _frames(header: Header) -> Iterator[Frame]:
     if not 1 <= count <= _MOST_FRAMES or (own and len(own) < count):
         raise ValueError("the number of frames does not fit")
     common = _common(header)
-    for index in range(count):
+    # Nothing says where each frame of another kind of object lies, how many ever it has.
+    for index in range(count if own else 1):
         places = [*own[index : index + 1], *shared[:1]]
         yield Frame(path=header.path, index=index, **common, **_of_frame(tags, places))
 
@@ -228,7 +251,8 @@ def _common(header: Header) -> dict[str, Any]:
     return {
         "instance_uid": _text(tags, _INSTANCE_UID),
         "patient_id": _text(tags, _PATIENT_ID),
-        "birth_date": _text(tags, _BIRTH_DATE),
+        "birth_date": _text(tags, _BIRTH_DATE).replace(".", "").replace("-", ""),
+        "person": _person(tags),
         "study_uid": _text(tags, _STUDY_UID),
         "study_date": _date(_text(tags, _STUDY_DATE)),
         "study_seconds": seconds_of_day(_text(tags, _STUDY_TIME)),
@@ -239,13 +263,21 @@ def _common(header: Header) -> dict[str, Any]:
         "modality": _text(tags, _MODALITY).upper(),
         "sop_class": _text(tags, _SOP_CLASS),
         "shape": (_whole(tags, _ROWS) or 0, _whole(tags, _COLUMNS) or 0),
-        "is_colour": (_whole(tags, _SAMPLES) or 1) != 1,
+        "is_colour": (_whole(tags, _SAMPLES) or 1) != 1 or _text(tags, _PHOTOMETRIC).upper() == "PALETTE COLOR",
+        "is_inverted": _text(tags, _PHOTOMETRIC).upper() == "MONOCHROME1",
+        "body_part": _text(tags, _BODY_PART).upper(),
         "acquisition_number": _whole(tags, _ACQUISITION_NUMBER),
         "contrast_seconds": seconds_of_day(_text(tags, _CONTRAST_TIME)),
         "field_strength": _number(tags, _FIELD_STRENGTH),
         "instance_number": _whole(tags, _INSTANCE_NUMBER),
         "is_phantom": _text(tags, _COMMENTS) == PHANTOM_MARK,
     }
+
+
+def _person(tags: Any) -> Person:
+    name, sex, issuer = (_text(tags, tag) for tag in (_PATIENT_NAME, _SEX, _ISSUER))
+    parts = frozenset(hash(part) for part in re.findall(r"\w+", name.casefold()))
+    return Person(parts, sex.upper() if sex.upper() in ("F", "M") else "", hash(issuer.casefold()) if issuer else None)
 
 
 def _description(tags: Any) -> str:
@@ -267,7 +299,6 @@ def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
 
     image_type = _words(find(_FRAME_TYPE)) or _words(_value(tags, _IMAGE_TYPE))
     inversion = _first(find(_INVERSION_TIMES)) if places else _number(tags, _INVERSION_TIME)
-    slope, intercept = _first(find(_SLOPE)), _first(find(_INTERCEPT))
     return {
         "image_type": image_type,
         "component": _component(tags, find(_COMPONENT)),
@@ -283,8 +314,8 @@ def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
         "trigger_time": _first(find(_TRIGGER_DELAY)) if places else _number(tags, _TRIGGER_TIME),
         "acquired": _acquired(tags, find(_FRAME_DATETIME)),
         "dimensions": _dimensions(find(_DIMENSIONS)),
-        "slope": 1.0 if slope is None else slope,
-        "intercept": 0.0 if intercept is None else intercept,
+        "slope": _scale(tags, places, _SLOPE, 1.0) or math.nan,
+        "intercept": _scale(tags, places, _INTERCEPT, 0.0),
     }
 
 
@@ -370,6 +401,16 @@ def _find(tags: Any, places: Sequence[Any], tag: int) -> Any:
             if value is not None:
                 return value
     return _value(tags, tag)
+
+
+def _scale(tags: Any, places: Sequence[Any], tag: int, default: float) -> float:
+    """A slope or intercept; where one is there and is no number, neither are the values."""
+    number = _first(_find(tags, places, tag))
+    if number is not None:
+        return number
+    items = [item for place in places for item in _items(place, _GROUPS[tag])]
+    is_there = any(tag in item and len(item.get_item(tag).value or "") > 0 for item in (*items, tags))
+    return math.nan if is_there else default
 
 
 def _date(text: str) -> datetime.date | None:
