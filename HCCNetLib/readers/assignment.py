@@ -11,6 +11,9 @@ from HCCNetLib.readers.series import SeriesFacts, name_of_series
 from HCCNetLib.readers.timing import by_echo, by_time, seconds_after_contrast, times_differ
 from HCCNetLib.records import Refusal
 
+# Recognised by these, an image may have been acquired when that channel can't have been.
+_BY_WORDS = ("description", "image type", "echo time")
+
 
 @dataclass(frozen=True)
 class SeriesProblem:
@@ -58,6 +61,7 @@ def channels_of_series(
     by_name: dict[str, list[tuple[str, str]]] = {}
     for key, (name, by) in named.items():
         by_name.setdefault(PUBLISHED_ALIASES.get(name, name), []).append((key, by))
+    by_name = {name: _without_broken_repeats(entries, series) for name, entries in by_name.items()}
     for key, channel in chosen.items():
         if channel is not None:
             others = [entry for entry in by_name.get(channel, []) if entry[1] == "table"]
@@ -65,16 +69,36 @@ def channels_of_series(
     _refuse_chosen_twice(by_name, where)
     # A name that several series have keeps its place: another b-value must not move up to it.
     assigned, unassigned, _ = assign_channels(by_name, where)
-    channels = {channel: by_name[name][0] for name, channel in assigned.items() if len(by_name[name]) == 1}
-    problems = [problem for name, channel in assigned.items() for problem in _look(name, channel, len(by_name[name]))]
+    channels = {
+        channel: by_name[name][0]
+        for name, channel in assigned.items()
+        if len(by_name[name]) == 1 and not series[by_name[name][0][0]].is_broken
+    }
+    problems = [
+        problem
+        for name, channel in assigned.items()
+        if channel in channels or len(by_name[name]) > 1
+        for problem in _look(name, channel, len(by_name[name]))
+    ]
     ambiguous = {
-        key: channel for name, channel in assigned.items() for key, _ in by_name[name] if channel not in channels
+        key: channel
+        for name, channel in assigned.items()
+        for key, _ in by_name[name]
+        if channel not in channels and not series[key].is_broken
     }
     return SeriesChannels(
         channels,
         (*problems, *_ties(unassigned, set(assigned.values())), *conflicts.values()),
         {**ambiguous, **{key: problem.channel for key, problem in conflicts.items()}},
     )
+
+
+def _without_broken_repeats(entries: list[tuple[str, str]], series: Mapping[str, SeriesFacts]) -> list[tuple[str, str]]:
+    """What can't be read gives way to a whole series, but not to others of its own series, of which it may be the one."""
+    whole = [entry for entry in entries if not series[entry[0]].is_broken]
+    of_whole = {series[key].series for key, _ in whole}
+    broken = [entry for entry in entries if series[entry[0]].is_broken and series[entry[0]].series in of_whole]
+    return [entry for entry in entries if entry in whole or entry in broken] if whole else entries
 
 
 def _refuse_chosen_twice(by_name: Mapping[str, list[tuple[str, str]]], where: str) -> None:
@@ -112,7 +136,7 @@ def _named(series: Mapping[str, SeriesFacts]) -> tuple[dict[str, tuple[str, str]
     conflicts = {
         key: _conflict(named[key][0], facts, seconds[key])
         for key, facts in series.items()
-        if key in named and named[key][1] == "description" and times_differ(named[key][0], seconds.get(key))
+        if key in named and named[key][1] in _BY_WORDS and times_differ(named[key][0], seconds.get(key))
     }
     named = {key: found for key, found in named.items() if key not in conflicts}
     named.update(by_time(series, seconds, {*named, *conflicts}))

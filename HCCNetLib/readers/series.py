@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,28 +33,47 @@ _HEX_PAIR = re.compile(r"[0-9a-fA-F]{2}")
 DERIVED = re.compile(
     r"\b(\w*adcs?|apparent|coefficient|exp(onential)?|\w*calc\w*|comp(uted|osed)?|synth\w*|[acef]dwi|fa|dti|tensor|inv\w*|"
     r"maps?|mip|mpr|subs?|subtr\w*|wash|pei|ttp|scout|localiz\w*|localis\w*|survey|smartbrain|calib\w*|asset|cal|fat|f|"
-    r"bolus|care|track\w*|test|mra|angio\w*|tof|q?flow|swi|molli|mre|elasto\w*|wave|flair|perf\w*)\b"
+    r"bolus|care|track\w*|test|mra|angio\w*|tof|q?flow|swi|molli|mre|elasto\w*|wave|flair|perf\w*|mrcp\w*|cholangio\w*|"
+    # Many echoes, from which fat and iron are worked out, are neither in nor out of phase nor short nor long.
+    r"multi ?echo|[3-9] ?echoe?s|quant\w*|q ?dixon|iq|t1 ?rho|r2\w*)\b"
 )
 _DIFFUSION = re.compile(r"\b(dwi?|diff(usion)?|tracew?|ep2d|resolve)\b")
 _ONLY_B = re.compile(r"b ?=? ?\d{1,4}")
 _B_IN_TEXT = re.compile(r"\bb ?=? ?(\d{1,4}(?: \d{2,4})*)\b")
 
 T2 = re.compile(r"\bt2\w*\b")
+# Gradient echoes weighted by T2*: none of the channels.
+T2_STAR = re.compile(r"\b(t2 ?(star|ffe|gre|fl|flash|fl[23]d)\w*|gre|ffe|flash|fl[23]d|medic|merge|swan)\b")
+T2_ECHO_TIMES = (30.0, 400.0)  # ms; T2*-weighted images have shorter ones, those of bile ducts (MRCP) longer ones
 # "short" and "long" alone are said of inversion times, repetition times, breath holds and echo trains too.
 _T2_ECHOES = {"T2_short": r"short te|te short", "T2_long": r"long te|te long"}
 # Spoiled gradient echoes, which the dynamic and the in- and out-of-phase images are; others have phases too.
 _T1 = re.compile(r"\b(t1\w*|vibe|lava|e?thrive|m?dixon|f?spgr|gre|flash|fl[23]d|fame|quick3d|tigre|dual|dyn(amic)?)\b")
 _NOT_T1 = re.compile(
-    r"\b(t2\w*|haste|ss?fse|b?tfe2|btfe|trufi\w*|fiesta|cor(onal)?|sag(ittal)?|hepat\w*|hbp?|hb phase|20 ?min)\b"
+    r"\b(t2\w*|haste|ss?fse|b?tfe2|btfe|trufi\w*|fiesta|cor(onal)?|sag(ittal)?|hepat\w*|hbp?|hb phase|"
+    # Ten minutes and more after a contrast agent of the liver it is the liver's own phase.
+    r"[1-9]\d ?min\w*|\d ?(h|hrs?|hours?|std)|leberspez\w*)\b"
 )
 _T1_PHASES = {
-    "T1_arterial": r"arterial|art",
-    "T1_venous": r"portal|venous|ven|pv",
-    "T1_delayed": r"delayed|delay|equilibrium|late|del",
-    "T1_native": r"native|nativ|pre|precontrast|unenhanced|plain",
+    "T1_arterial": r"arterial|art|arteri(el|ell|elle|eel|osa)",
+    "T1_venous": r"portal|venous|ven|pv|portal(e|a|ven\w*)|porto ?ven\w*|venos\w*|venoes\w*|veneus\w*|veineu\w*",
+    # "del" is a Spanish article too.
+    "T1_delayed": r"delayed|delay|equilibrium|late|del(?=$| \d)|spat(e|phase)?|spaet(e|phase)?|tardi\w*|equilibri?[oe]|laat",
+    "T1_native": r"native|nativ|nat|pre|precontrast|unenhanced|plain|blanco|sin contraste|sans (?:injection|contraste)",
 }
-_IN, _OUT = r"in|ip|inphase", r"out|opp|opposed|oop|op|outphase"
-_T1_CHEMICAL_SHIFT = {"T1_in": rf"{_IN}", "T1_out": rf"{_OUT}"}
+_T1_CHEMICAL_SHIFT = {"T1_in": r"in|ip|inphase", "T1_out": r"out|opp|opposed|oop|op|outphase"}
+# "in", "out" and "op" are said of breath and operations too: they count against others anywhere, for themselves only so.
+_SURE_SHIFT = re.compile(r"\b(in ?phase|ip|out( of)? ?phase|opp|opposed|oop)\b")
+_SHIFT_AT_END = re.compile(r"\b(in|out)$")
+_BREATH = re.compile(r"\b(breath\w*|inhal\w*|exhal\w*|insp\w*|exp\w*|atem\w*)\b")
+# After contrast a native image, or one in or out of phase, is another one.
+_AFTER_CONTRAST = re.compile(
+    r"\b(post\w*|nach|after|apres|km|gd|gado\w*|primovist|eovist|dotarem|multihance|ce|c|contrast\w*|kontrast\w*|"
+    r"\d+ ?min\w*)\b"
+)
+_WITHOUT_CONTRAST = re.compile(
+    r"\b(pre|vor|before|avant|sans|sin|ohne|without|no|non) ?(contrast\w*|kontrast\w*|km|gd|gado\w*|ce|c)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,7 @@ class SeriesFacts:
         contrast_given: time of day at which the contrast agent was given, seconds, or None.
         protocol: what the phases of one dynamic examination share; empty where it is not known.
         plane: ``coronal`` or ``sagittal``, which channels are only by name; else empty.
+        is_broken: whether it can't be read: it is never taken, but others must not pass for it.
     """
 
     name: str
@@ -91,6 +112,7 @@ class SeriesFacts:
     contrast_given: float | None = None
     protocol: str = ""
     plane: str = ""
+    is_broken: bool = False
 
 
 def b_value_in_tags(value_of: Callable[[str], str]) -> float | None:
@@ -142,7 +164,7 @@ def name_of_series(facts: SeriesFacts) -> tuple[str, str] | None:
         return None
     text = words_of(facts.description or facts.name)
     if facts.b_value is not None:
-        says_otherwise = _T1.search(text) or T2.search(text)
+        says_otherwise = is_t1_or_t2_text(text)
         # Scanners write b = 0 into series that have nothing to do with diffusion.
         if facts.is_diffusion or is_diffusion_text(text) or (facts.b_value >= 1 and not says_otherwise):
             return b_value_name(0.0 if facts.b_value < 1 else facts.b_value), "b-value"
@@ -150,10 +172,29 @@ def name_of_series(facts: SeriesFacts) -> tuple[str, str] | None:
             return None
     if facts.plane:
         return None
-    if facts.dixon in ("in", "out") and _T1.search(text) and not _NOT_T1.search(text) and not _all(_T1_PHASES, text):
-        return f"T1_{facts.dixon}", "image type"
+    if facts.dixon in ("in", "out") and _T1.search(text) and not T2.search(text):
+        # A dynamic examination may be one in and out of phase too: then the phases are of its water images.
+        return None if _is_other_than(f"T1_{facts.dixon}", text) else (f"T1_{facts.dixon}", "image type")
     name = _bywords_of(text)
+    if name in _T2_ECHOES and facts.echo_time is not None and not is_t2_echo(facts.echo_time):
+        return None
     return None if name is None else (name, "description")
+
+
+def is_t2_echo(echo_time: float) -> bool:
+    """Whether a T2-weighted image of the liver can have this echo time (ms)."""
+    return T2_ECHO_TIMES[0] <= echo_time <= T2_ECHO_TIMES[1]
+
+
+def _is_other_than(channel: str, text: str) -> bool:
+    """Whether words speak against an image in or out of phase of before the contrast agent was given."""
+    shifts = _all(_T1_CHEMICAL_SHIFT, text) if _SURE_SHIFT.search(text) else [channel]
+    phases = [phase for phase in _all(_T1_PHASES, text) if phase != "T1_native"]
+    return bool(phases or channel not in shifts or _NOT_T1.search(text) or _says_after_contrast(text))
+
+
+def _says_after_contrast(text: str) -> bool:
+    return bool(_AFTER_CONTRAST.search(_WITHOUT_CONTRAST.sub("", text)))
 
 
 def with_tags(facts: SeriesFacts, value_of: Callable[[str], str]) -> SeriesFacts:
@@ -213,8 +254,11 @@ def _exact(text: str) -> str | None:
 
 
 def words_of(text: str) -> str:
-    """Lower case, every separator a space."""
-    return " ".join(re.split(r"[^a-z0-9=]+", text.lower())).strip()
+    """Lower case without accents, every separator a space; T2* is ``t2star``."""
+    plain = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss"))
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    plain = re.sub(r"(?<=[tr]2)w? ?\*", "star ", plain)
+    return " ".join(re.split(r"[^a-z0-9=]+", plain)).strip()
 
 
 def is_diffusion_text(text: str) -> bool:
@@ -222,20 +266,28 @@ def is_diffusion_text(text: str) -> bool:
     return bool(_DIFFUSION.search(text) or _ONLY_B.fullmatch(text))
 
 
+def is_t1_or_t2_text(text: str) -> bool:
+    """Whether words say that an image is T1- or T2-weighted; a diffusion-weighted one's may do so too."""
+    return bool(_T1.search(text) or T2.search(text))
+
+
 def _bywords_of(text: str) -> str | None:
     if is_diffusion_text(text):
         values = {value for found in _B_IN_TEXT.findall(text) for value in found.split()}
         return b_value_name(float(values.pop())) if len(values) == 1 else None
     if T2.search(text):
-        return _only(_T2_ECHOES, text)
+        return None if T2_STAR.search(text) else _only(_T2_ECHOES, text)
     if not _T1.search(text) or _NOT_T1.search(text):
         return None
     phases, shifts = _all(_T1_PHASES, text), _all(_T1_CHEMICAL_SHIFT, text)
-    # "in" alone is an English word too: it counts against others anywhere, for itself with "phase" or at the end.
-    if shifts == ["T1_in"] and not re.search(r"\b(in ?phase|ip|inphase|in$)", text):
+    if shifts and not _SURE_SHIFT.search(text) and (_BREATH.search(text) or not _SHIFT_AT_END.search(text)):
+        if "op" in text.split():
+            return None
         shifts = []
     found = phases + shifts
-    return found[0] if len(found) == 1 else None
+    if len(found) != 1 or (found[0] in ("T1_native", *_T1_CHEMICAL_SHIFT) and _says_after_contrast(text)):
+        return None
+    return found[0]
 
 
 def _all(table: Mapping[str, str], text: str) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from HCCNetLib.readers.dates import seconds_between
-from HCCNetLib.readers.series import DERIVED, T2, SeriesFacts, is_diffusion_text, is_t1, words_of
+from HCCNetLib.readers.series import DERIVED, T2, T2_STAR, SeriesFacts, is_diffusion_text, is_t1, is_t2_echo, words_of
 
 Named = tuple[str, str]  # a channel or b-value, and what it was recognised by
 
@@ -24,6 +24,8 @@ _WIDE_WINDOWS = {
     "T1_arterial": (5.0, 60.0),
     "T1_venous": (40.0, 150.0),
     "T1_delayed": (90.0, 900.0),
+    "T1_in": (-math.inf, 5.0),
+    "T1_out": (-math.inf, 5.0),
 }
 
 # Fat's resonance lies 3.4 ppm below water's; they are in phase again after this many milliseconds at 1 tesla.
@@ -62,11 +64,14 @@ def by_echo(series: Mapping[str, SeriesFacts], named: Mapping[str, Named]) -> It
             groups.setdefault(facts.series, []).append(key)
     for keys in groups.values():
         first, *others = sorted(keys, key=lambda key: series[key].echo_time or 0.0)
-        if len(others) != 1 or (series[others[0]].echo_time or 0) - (series[first].echo_time or 0) < _DIFFERENT_ECHOES:
+        echoes = [series[key].echo_time or 0.0 for key in (first, *others)]
+        if len(others) != 1 or echoes[1] - echoes[0] < _DIFFERENT_ECHOES:
             continue
         facts = series[first]
         text = words_of(facts.description or facts.name)
         if DERIVED.search(text) or is_diffusion_text(text):
+            continue
+        if T2.search(text) and (T2_STAR.search(text) or not all(map(is_t2_echo, echoes))):
             continue
         if T2.search(text):
             yield first, ("T2_short", "echo time")
@@ -92,7 +97,7 @@ def by_time(series: Mapping[str, SeriesFacts], seconds: Mapping[str, float], nam
     """Phases of a dynamic examination that have no name in words: by the time since the contrast agent was given."""
     groups: dict[str, list[str]] = {}
     for key, facts in series.items():
-        if facts.protocol and key in seconds and is_t1(facts):
+        if facts.protocol and key in seconds and is_t1(facts) and facts.dixon not in ("in", "out"):
             groups.setdefault(facts.protocol, []).append(key)
     found: dict[str, Named] = {}
     for keys in groups.values():

@@ -6,6 +6,8 @@ import datetime
 import itertools
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from HCCNetLib.commands.main import main
 from HCCNetLib.readers import ReadingOptions, check_images, read_input
 from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, walk
 from HCCNetLib.readers.dicom.frames import Alike, Frame, frames_of
-from HCCNetLib.readers.dicom.image import decoded_frames
+from HCCNetLib.readers.dicom.pixels import decoded_frames
 from HCCNetLib.records import Cohort, Exam, FoundImage, Image, Refusal
 
 REAL = Path(__file__).resolve().parents[1] / "data" / "dicom"
@@ -392,6 +394,97 @@ def test_the_two_echoes_of_a_t2_series_are_short_and_long(tmp_path: Path) -> Non
     assert_same_voxels(exam.images["T2_short"], volume(1), AXIAL)
 
 
+def test_many_echoes_of_which_two_can_be_read_are_not_in_and_out_of_phase(tmp_path: Path) -> None:
+    stacks = [Stack(volume(n), AXIAL, echo_time=echo) for n, echo in enumerate((1.15, 2.3, 3.45, 4.6))]
+    paths = write_stacks(tmp_path, stacks, series_tags(description="t1_vibe", MagneticFieldStrength="3"))
+    for lost in (12, 17):
+        paths[lost].unlink()
+    assert not only_exam(tmp_path).images
+
+
+@pytest.mark.parametrize(
+    ("description", "echoes"), [("T2* GRE", (40.0, 60.0)), ("T2", (4.6, 18.0)), ("T2", (90.0, 750.0))]
+)
+def test_two_echoes_of_another_kind_are_not_t2_short_and_long(
+    tmp_path: Path, description: str, echoes: tuple[float, float]
+) -> None:
+    stacks = [Stack(volume(n), AXIAL, echo_time=echo) for n, echo in enumerate(echoes)]
+    write_stacks(tmp_path, stacks, series_tags(description=description))
+    assert not only_exam(tmp_path).images
+
+
+def test_phases_half_a_slice_apart_are_not_one_volume(tmp_path: Path) -> None:
+    other = AXIAL.copy()
+    other[:3, 3] += AXIAL[:3, 2] / 2
+    stacks = [Stack(volume(1), AXIAL, temporal=1), Stack(volume(2), other, temporal=2)]
+    write_stacks(tmp_path, stacks, series_tags(description="t1_vibe_art"))
+    exam = only_exam(tmp_path)
+    assert not exam.images
+    assert [image.details for image in exam.found] == [{"phase": "1 of 2"}, {"phase": "2 of 2"}]
+
+
+def test_halves_of_two_echoes_are_not_one_volume(tmp_path: Path) -> None:
+    upper = AXIAL.copy()
+    upper[:3, 3] += 3 * AXIAL[:3, 2]
+    stacks = [Stack(volume(1)[:, :, :3], AXIAL, echo_time=80.0), Stack(volume(2)[:, :, 3:], upper, echo_time=160.0)]
+    write_stacks(tmp_path, stacks, series_tags(description="T2 TSE short TE"))
+    (found,) = only_exam(tmp_path).found
+    assert found.reason.startswith("holds images of several echoes or phases, of none of them all slices.")
+
+
+def test_a_t1_image_with_a_b_value_in_its_tags_is_not_diffusion(tmp_path: Path) -> None:
+    write_stacks(tmp_path, [Stack(volume(), AXIAL, b_value=800.0)], series_tags(description="Ax LAVA ART"))
+    (found,) = only_exam(tmp_path).found
+    assert (found.channel, found.reason) == (None, "its words and its b-value disagree")
+
+
+def test_images_without_b_value_among_others_that_have_one_are_not_named_by_words(tmp_path: Path) -> None:
+    stacks = [Stack(volume(0), AXIAL), Stack(volume(1), AXIAL, b_value=800.0)]
+    paths = write_stacks(tmp_path, stacks, series_tags(description="ep2d_diff_b800"))
+    assert list(only_exam(tmp_path).images) == ["DWI_b800"]
+    paths[-2].unlink()
+    assert not only_exam(tmp_path).images
+
+
+def test_diffusion_without_direction_is_b0(tmp_path: Path) -> None:
+    stacks = [
+        Stack(volume(0), AXIAL, tags={"DiffusionDirectionality": "NONE"}),
+        Stack(volume(1), AXIAL, b_value=800.0, tags={"DiffusionDirectionality": "ISOTROPIC"}),
+    ]
+    write_stacks(tmp_path, stacks, series_tags(description="ep2d_diff"))
+    assert_same_voxels(only_exam(tmp_path).images["DWI_b0"], volume(0), AXIAL)
+
+
+def test_the_four_images_of_a_dixon_series_are_taken_apart_by_their_types(tmp_path: Path) -> None:
+    stacks = [
+        Stack(volume(n), AXIAL, image_type=("DERIVED", "PRIMARY", word, word, "DERIVED"))
+        for n, word in enumerate(("W", "IP", "OP", "F"))
+    ]
+    write_stacks(tmp_path, stacks, series_tags(description="mDIXON"), Writing(shuffled=True))
+    images = only_exam(tmp_path).images
+    assert list(images) == ["T1_in", "T1_out"]
+    assert_same_voxels(images["T1_in"], volume(1), AXIAL)
+    assert_same_voxels(images["T1_out"], volume(2), AXIAL)
+
+
+def phases(folder: Path, times: list[str], triggers: list[float]) -> Exam:
+    stacks = [
+        Stack(volume(n), AXIAL, temporal=n + 1, tags={"AcquisitionTime": time, "TriggerTime": trigger})
+        for n, (time, trigger) in enumerate(zip(times, triggers, strict=True))
+    ]
+    write_stacks(folder, stacks, series_tags(description="LAVA", ContrastBolusStartTime="090020"))
+    return only_exam(folder)
+
+
+def test_the_time_since_the_trigger_tells_phases_only_where_they_have_none_of_their_own(tmp_path: Path) -> None:
+    triggers = [0.0, 45_000.0, 90_000.0]
+    of_series = phases(tmp_path / "a", ["090000"] * 3, triggers)
+    assert list(of_series.images) == ["T1_arterial", "T1_native", "T1_venous"]
+    of_phases = phases(tmp_path / "b", ["090000", "090045", "090130"], triggers)
+    assert list(of_phases.images) == ["T1_arterial", "T1_native", "T1_venous"]
+    assert not phases(tmp_path / "c", ["090045"] * 3, [0.0] * 3).images
+
+
 def test_a_coronal_image_is_no_phase_of_the_dynamic_examination(tmp_path: Path) -> None:
     directions = np.array([[-1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     affine = centred_affine(SHAPE, (3.0, 3.0, 5.0), directions)
@@ -507,6 +600,44 @@ def test_one_id_with_two_dates_of_birth_is_refused(tmp_path: Path) -> None:
     assert "1950" not in refusal.message
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        ({"PatientName": "DOE^JOHN"}, {"PatientName": "MILLER^ANNA"}, "names"),
+        ({"PatientSex": "M"}, {"PatientSex": "F"}, "sexes"),
+        ({"IssuerOfPatientID": "North"}, {"IssuerOfPatientID": "South"}, "issuers of the id"),
+    ],
+)
+def test_one_id_of_two_people_is_refused(tmp_path: Path, one: dict[str, str], other: dict[str, str], what: str) -> None:
+    dwi(tmp_path / "a", patient_id="ANON", **one)
+    dwi(tmp_path / "b", patient_id="ANON", date="20210314", **other)
+    refusal = refusal_of(tmp_path)
+    assert f"have different {what}: they may be of different people" in refusal.message
+    assert not any(word in refusal.message for word in (*one.values(), *other.values()))
+    assert len(only_exam_dates(tmp_path, one_patient=True)) == 2
+
+
+def only_exam_dates(folder: Path, **options: Any) -> list[datetime.date]:
+    return [exam.date for exam in exams(read_input(folder, ReadingOptions(**options)))]
+
+
+def test_one_person_s_name_may_change(tmp_path: Path) -> None:
+    dwi(tmp_path / "a", PatientName="DOE^ANNA")
+    dwi(tmp_path / "b", date="20210314", PatientName="Miller, Anna")
+    (patient,) = read_input(tmp_path).patients
+    assert not patient.problems
+    for folder, name, birth in (("a", "A", "19500101"), ("b", "B", "1950.01.01")):
+        changed(list((tmp_path / folder).iterdir()), PatientName=name, PatientBirthDate=birth)
+    (patient,) = read_input(tmp_path).patients
+    assert [problem.code for problem in patient.problems] == ["patient_names_differ"]
+
+
+def test_an_exam_of_another_part_of_the_body_is_told(tmp_path: Path) -> None:
+    dwi(tmp_path, BodyPartExamined="BRAIN")
+    (problem,) = only_exam(tmp_path).problems
+    assert problem.message == "The images say that they show: brain. If it is no exam of the liver, leave it out."
+
+
 def test_without_a_patient_id_the_user_says_that_it_is_one_patient(tmp_path: Path) -> None:
     folder = tmp_path / "Case 7"
     dwi(folder / "a", PatientID="")
@@ -603,6 +734,133 @@ def test_damaged_pixels_are_refused_with_the_slice_named(tmp_path: Path) -> None
     assert refused.value.message == (
         "series 8, b 0: the pixels of slice 4 of 5 are damaged, incomplete or missing. Export the series again."
     )
+
+
+def compressed_as(path: Path, syntax: str, stream: bytes) -> None:
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = pydicom.encaps.encapsulate([stream])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+
+
+_LARGE = struct.pack(">HBHHB", 11, 16, 65000, 65000, 1) + b"\x01\x11\x00"  # 65,000 × 65,000 pixels of 16 bits
+_SCAN = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\x00\x01\x00\x00" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stream"),
+    [
+        ("1.2.840.10008.1.2.4.70", b"\xff\xd8\xff\xc3" + _LARGE + _SCAN),
+        ("1.2.840.10008.1.2.4.80", b"\xff\xd8\xff\xf7" + _LARGE + _SCAN),
+        (
+            "1.2.840.10008.1.2.4.90",
+            b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", 41, 0, 60000, 60000, *[0] * 2, 60000, 60000, 0, 0, 1),
+        ),
+        ("1.2.840.10008.1.2.4.80", b"\xff\xd8 no codestream at all"),
+    ],
+    ids=["JPEG lossless", "JPEG-LS", "JPEG 2000", "nothing"],
+)
+def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(
+    tmp_path: Path, syntax: str, stream: bytes
+) -> None:
+    """Decoders make what it announces, 16 GB; that of JPEG-LS ends the process."""
+    for path in dwi(tmp_path):
+        compressed_as(path, syntax, stream)
+    with pytest.raises(Refusal) as refused:
+        only_exam(tmp_path).images["DWI_b0"].read()
+    assert refused.value.code == "unreadable_file"
+
+
+def test_a_deflated_file_that_unfolds_to_gigabytes_is_passed_over(tmp_path: Path) -> None:
+    (path, *_) = write_stacks(
+        tmp_path / "a", [Stack(volume(), AXIAL)], writing=Writing(syntax=pydicom.uid.DeflatedExplicitVRLittleEndian)
+    )
+    dwi(tmp_path / "b")
+    content = path.read_bytes()
+    begin = 144 + int.from_bytes(content[140:144], "little")
+    fold = zlib.compressobj(9, zlib.DEFLATED, -15)
+    folded = [fold.compress(bytes(2**24)) for _ in range(40)]
+    for old in path.parent.iterdir():
+        old.unlink()
+    path.write_bytes(content[:begin] + b"".join(folded) + fold.flush())
+    assert [problem.code for problem in read_input(tmp_path).problems] == ["damaged_files"]
+
+
+def test_frames_that_nothing_places_are_not_counted_one_by_one(tmp_path: Path) -> None:
+    path = dwi(tmp_path)[0]
+    dataset = pydicom.dcmread(path)
+    dataset.NumberOfFrames = 50_000
+    dataset.save_as(path)
+    with quietly():
+        header = read_header(path)
+    assert header is not None
+    assert len(frames_of(header)) == 1
+
+
+def test_a_compressed_file_of_many_frames_gives_each_its_own(tmp_path: Path) -> None:
+    written = np.kron(volume(), np.ones((5, 5, 1)))
+    affine = centred_affine(written.shape, (3.0, 3.0, 5.0), LPS)
+    writing = Writing(syntax=pydicom.uid.JPEG2000Lossless, shuffled=True)
+    stacks = [Stack(written, affine, b_value=0.0), Stack(written[::-1].copy(), affine, b_value=800.0)]
+    write_enhanced(tmp_path / "IM", stacks, series_tags(description="DWI"), writing)
+    images = only_exam(tmp_path).images
+    assert_same_voxels(images["DWI_b0"], written, affine)
+    assert_same_voxels(images["DWI_b800"], written[::-1], affine)
+
+
+def changed(paths: list[Path], **tags: Any) -> None:
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        for keyword, value in tags.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [
+        ({"RescaleSlope": 0, "RescaleIntercept": 1}, "not_finite"),
+        ({"BitsStored": 12, "HighBit": 15}, "unreadable_file"),
+        ({"BitsStored": 8, "HighBit": 7}, "unreadable_file"),  # the values are larger
+    ],
+)
+def test_values_that_the_header_contradicts_are_refused(tmp_path: Path, tags: dict[str, Any], code: str) -> None:
+    changed(dwi(tmp_path), **tags)
+    with pytest.raises(Refusal) as refused:
+        only_exam(tmp_path).images["DWI_b0"].read()
+    assert refused.value.code == code
+
+
+def test_a_slope_that_is_no_number_leaves_no_values(tmp_path: Path) -> None:
+    for path in dwi(tmp_path):
+        dataset = pydicom.dcmread(path)
+        dataset.add_new(0x00281053, "LO", "1,5")
+        dataset.save_as(path)
+    with pytest.raises(Refusal, match="not numbers"):
+        only_exam(tmp_path).images["DWI_b0"].read()
+
+
+@pytest.mark.parametrize(
+    ("photometric", "reason"),
+    [("MONOCHROME1", "a negative: dark is stored as bright"), ("PALETTE COLOR", "a colour image")],
+)
+def test_negatives_and_colours_are_no_channel(tmp_path: Path, photometric: str, reason: str) -> None:
+    dwi(tmp_path / "a")
+    changed(dwi(tmp_path / "b", number=2), PhotometricInterpretation=photometric)
+    exam = only_exam(tmp_path)
+    assert list(exam.images) == ["DWI_b0"]
+    assert reason in [image.reason for image in exam.found]
+
+
+def test_a_scanner_s_protocols_and_raw_data_are_not_called_damaged(tmp_path: Path) -> None:
+    dwi(tmp_path / "a")
+    path = dwi(tmp_path / "b", number=2, SOPClassUID="1.3.12.2.1107.5.9.1")[0]
+    dataset = pydicom.dcmread(path)
+    del dataset.Rows
+    dataset.save_as(path)
+    assert not read_input(tmp_path).problems
 
 
 def test_a_header_that_can_t_be_read_is_counted_not_named(tmp_path: Path) -> None:

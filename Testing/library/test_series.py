@@ -26,6 +26,11 @@ from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, name_of_serie
         ("t2_tse_long_te", "T2_long"),
         ("AX T2 SSFSE short TE", "T2_short"),
         ("T1W_OOP", "T1W_OOP"),
+        ("T1 VIBE portalvenös", "T1_venous"),
+        ("T1 VIBE spät", "T1_delayed"),
+        ("THRIVE artérielle", "T1_arterial"),
+        ("T1 VIBE pre contrast", "T1_native"),
+        ("T1 breath hold in phase", "T1_in"),
     ],
 )
 def test_a_description_that_says_one_thing_is_understood(description: str, name: str) -> None:
@@ -68,6 +73,22 @@ def test_a_description_that_says_one_thing_is_understood(description: str, name:
         "SWI native",
         "T1 MOLLI pre contrast",
         "t1_vibe_fs_tra_late_hepatocyte",
+        "T1 VIBE post OP",  # an operation, not opposed phase
+        "T1 VIBE breath out",
+        "t1 vibe breath in",
+        "t1_vibe_dixon_post_in",  # after contrast it is another image
+        "t1 dual echo KM opp",
+        "T1 VIBE pre/post",
+        "t1_vibe_art-nat",
+        "T1 VIBE art tardif",
+        "T1 VIBE del higado",  # "of the liver"
+        "T1 VIBE delayed 15min",  # hepatobiliary too
+        "t1 vibe late 1h",
+        "T2* GRE short TE",
+        "t2_fl2d short te",
+        "MRCP T2 long TE",
+        "t1_vibe_q-dixon_in",
+        "InPhase: IDEAL IQ T1",
         "localizer",
         "",
     ],
@@ -104,6 +125,36 @@ def test_a_b_value_wins_over_the_description_but_not_over_what_is_derived() -> N
 )
 def test_b_values_are_found_where_vendors_write_them(tag: str, text: str, value: float | None) -> None:
     assert b_value_in_tags(lambda asked: text if asked == tag else "") == value
+
+
+@pytest.mark.parametrize(("echo_time", "channel"), [(80.0, "T2_short"), (4.6, None), (750.0, None), (None, "T2_short")])
+def test_a_t2_channel_has_an_echo_time_that_it_can_have(echo_time: float | None, channel: str | None) -> None:
+    named = name_of_series(SeriesFacts("5", "T2 TSE short TE", echo_time=echo_time))
+    assert (named and named[0]) == channel
+
+
+def test_images_in_and_out_of_phase_of_a_dynamic_phase_are_neither_it_nor_the_channels_of_before_contrast() -> None:
+    series = {
+        name: SeriesFacts(name, "t1_vibe_dixon_art", dixon=dixon)
+        for name, dixon in {"a": "in", "b": "out", "c": "water"}.items()
+    }
+    assert {c: key for c, (key, _) in channels_of_series(series, "exam X").channels.items()} == {"T1_arterial": "c"}
+
+
+@pytest.mark.parametrize(("description", "dixon"), [("t1_vibe_dixon_in", ""), ("t1_vibe_dixon", "in")])
+def test_an_image_in_phase_that_was_acquired_after_contrast_is_not_taken(description: str, dixon: str) -> None:
+    facts = SeriesFacts("5", description, dixon=dixon, acquired=36_100.0, contrast_given=36_000.0)
+    found = channels_of_series({"a": facts}, "exam X")
+    assert not found.channels
+    assert found.ambiguous == {"a": "T1_in"}
+
+
+def test_what_can_t_be_read_gives_way_to_a_whole_series_but_not_within_its_own() -> None:
+    broken, whole = SeriesFacts("a", "T1 art", series="1", is_broken=True), SeriesFacts("b", "T1 art", series="2")
+    assert channels_of_series({"a": broken, "b": whole}, "exam X").channels == {"T1_arterial": ("b", "description")}
+    same = SeriesFacts("b", "T1 art", series="1")
+    assert channels_of_series({"a": broken, "b": same}, "exam X").channels == {}
+    assert channels_of_series({"a": broken}, "exam X").channels == {}
 
 
 def test_b_values_go_to_channels_one_to_one_by_the_rules_for_files() -> None:

@@ -12,12 +12,12 @@ from HCCNetLib.readers.assignment import SeriesChannels, channels_of_series
 from HCCNetLib.readers.channel_table import LEFT_OUT
 from HCCNetLib.readers.channels import b_value_of
 from HCCNetLib.readers.dicom.files import begins_like_dicom, quietly, read_header, require_pydicom, walk
-from HCCNetLib.readers.dicom.frames import Alike, Frame, frames_of
+from HCCNetLib.readers.dicom.frames import MR_CLASSES, Alike, Frame, frames_of
 from HCCNetLib.readers.dicom.geometry import directions_of
 from HCCNetLib.readers.dicom.image import image_of
 from HCCNetLib.readers.dicom.kinds import MAGNITUDE, kind_of
 from HCCNetLib.readers.dicom.stacks import Stack, name_of, stacks_of
-from HCCNetLib.readers.dicom.studies import Visit, by_patient, look_at_patient, visits_of
+from HCCNetLib.readers.dicom.studies import Visit, by_patient, look_at_body_parts, look_at_patient, visits_of
 from HCCNetLib.readers.exams import ReadingOptions, in_exam, look_at_date
 from HCCNetLib.readers.folders import name_as_given
 from HCCNetLib.readers.image_types import dixon_of_type
@@ -77,7 +77,6 @@ class _Scan:
 
     frames: list[Frame]
     damaged: int = 0
-    without_image: int = 0
     copies: int = 0
     unreadable: int = 0
 
@@ -119,14 +118,17 @@ def _scan(path: Path) -> _Scan:
             frames = [] if header is None else frames_of(header, read)
             images = [frame for frame in frames if min(frame.shape) > 0 and frame.series_uid]
             if not images:
-                is_something = any(frame.modality not in ("", "MR") for frame in frames)
-                scan.without_image += is_something
-                scan.damaged += not is_something and not _is_directory(file)
+                scan.damaged += not any(map(_is_no_image, frames)) and not _is_directory(file)
                 continue
             new = [frame for frame in images if not _is_copy(frame, seen)]
             scan.copies += not new
             scan.frames += new
     return scan
+
+
+def _is_no_image(frame: Frame) -> bool:
+    """A report, a protocol, raw data: something that is whole and is no MR image."""
+    return frame.modality not in ("", "MR") or bool(frame.sop_class and frame.sop_class not in MR_CLASSES)
 
 
 def _is_directory(file: Path) -> bool:
@@ -187,7 +189,7 @@ def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam |
     exam_id = visit.date.isoformat()
     where = f"exam {exam_id}"
     try:
-        problems = [*look_at_date(visit.date), *visit.problems]
+        problems = [*look_at_date(visit.date), *visit.problems, *look_at_body_parts(visit)]
         candidates = _candidates(visit)
         table = options.channels_of(patient_id, exam_id, visit.date)
         chosen: dict[str, str | None] = {}
@@ -198,8 +200,7 @@ def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam |
         if candidates and set(chosen.values()) == {None} and len(chosen) == len(candidates):
             return None
         _refuse_unusable_choice(candidates, chosen)
-        usable = {c.name: c.facts for c in candidates if c.stack.refusal is None}
-        assigned = channels_of_series(usable, where, chosen)
+        assigned = channels_of_series({c.name: c.facts for c in candidates}, where, chosen)
     except Refusal as refusal:
         raise in_exam(refusal, exam_id) from refusal
     found = tuple(_found(candidate, assigned, chosen) for candidate in candidates)
@@ -268,6 +269,7 @@ def _facts(name: str, stack: Stack) -> SeriesFacts:
         contrast_given=next((f.contrast_seconds for f in stack.frames if f.contrast_seconds is not None), None),
         protocol=_protocol(stack),
         plane="" if directions is None else plane_of(directions[:, 2].tolist()),
+        is_broken=stack.refusal is not None,
     )
 
 
@@ -351,7 +353,7 @@ def _reason(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str
     if name in assigned.ambiguous:
         return f"may be {assigned.ambiguous[name]}, as others may or its words and times disagree"
     if stack.kind == MAGNITUDE and candidate.facts.b_value is not None and candidate.facts.b_value >= 1:
-        return OTHER_B_VALUE
+        return OTHER_B_VALUE if stack.is_diffusion else "its words and its b-value disagree"
     return NOTHING_SAYS
 
 

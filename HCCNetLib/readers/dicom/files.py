@@ -25,13 +25,11 @@ _FIRST_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
 _PLACES_OF_A_LENGTH = 12
 _ENOUGH_FILES = 20_000  # of which none is DICOM: a disk rather than a patient
 _DEEPEST = 200  # folders in folders; a path of more is a loop that no inode tells of
+_DEFLATED, _START = b"1.2.840.10008.1.2.1.99", 4096
+_CHUNK, _MOST_UNFOLDED = 1024**2, 512 * 1024**2  # bytes
 OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr")
 _NOT_DICOM = (
     *OTHER_IMAGES,
-    ".nii",
-    ".nii.gz",
-    ".nrrd",
-    ".nhdr",
     ".json",
     ".csv",
     ".tsv",
@@ -181,11 +179,28 @@ class Header:
     tags: FileDataset
 
 
+def refuse_unfolding(path: Path) -> None:
+    """Raises ValueError where a deflated file is far larger unfolded: pydicom unfolds all of it to read one element."""
+    with path.open("rb") as file:
+        if _DEFLATED not in file.read(_START):
+            return
+        file.seek(_PREAMBLE + len(_MARK))
+        group = file.read(_PLACES_OF_A_LENGTH)  # the length of what stands before the deflated part
+        file.seek(int.from_bytes(group[8:], "little"), os.SEEK_CUR)
+        unfold, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, b""
+        while not unfold.eof and (content := rest or file.read(_CHUNK)):
+            size += len(unfold.decompress(content, _CHUNK))
+            rest = unfold.unconsumed_tail
+            if size > _MOST_UNFOLDED:
+                raise ValueError("implausible size")
+
+
 def read_header(path: Path) -> Header | None:
     """The header of a file; None where it can't be read. To be called within ``quietly``."""
     from pydicom import dcmread
 
     try:
+        refuse_unfolding(path)
         return Header(path, dcmread(path, stop_before_pixels=True, force=True))
     except signs_of_damage():
         return None

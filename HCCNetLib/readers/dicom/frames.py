@@ -33,6 +33,21 @@ _Vector = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Person:
+    """What is said of a patient besides id and date of birth, only to be compared.
+
+    Args:
+        name: a number for each part of the name, not the name: it must not get into a message by mistake.
+        sex: ``F``, ``M``, or empty.
+        issuer: of the id, a number; None where none is named.
+    """
+
+    name: frozenset[int]
+    sex: str
+    issuer: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One 2D image.
 
@@ -42,6 +57,7 @@ class Frame:
         instance_uid: of the file's object.
         patient_id: as written.
         birth_date: as written; only to tell patients apart whose ids are alike.
+        person: what else tells people apart; of the parts of the name only numbers that stand for them.
         study_uid: of the study.
         study_date: day of the study, or None.
         study_seconds: time of day at which the study began, or None.
@@ -52,7 +68,9 @@ class Frame:
         modality: e.g. ``MR``.
         sop_class: UID of the kind of object.
         shape: rows and columns.
-        is_colour: more than one sample per pixel.
+        is_colour: more than one sample per pixel, or colours from a palette.
+        is_inverted: what is dark is stored as the larger value.
+        body_part: that it says it shows, in capitals; or empty.
         image_type: words of Image Type or, of an enhanced file, Frame Type; capitals.
         component: ``MAGNITUDE``, ``PHASE``, … where a tag of its own says so, else empty.
         position: of the first pixel's centre, mm, LPS; None where it is not there.
@@ -81,6 +99,7 @@ class Frame:
     instance_uid: str
     patient_id: str
     birth_date: str
+    person: Person
     study_uid: str
     study_date: datetime.date | None
     study_seconds: float | None
@@ -92,6 +111,8 @@ class Frame:
     sop_class: str
     shape: tuple[int, int]
     is_colour: bool
+    is_inverted: bool
+    body_part: str
     image_type: tuple[str, ...]
     component: str
     position: _Vector | None
@@ -129,6 +150,7 @@ _ACQUISITION_DATETIME, _FRAME_DATETIME = _tag(0x8, 0x2A), _tag(0x18, 0x9074)
 _SERIES_NUMBER, _ACQUISITION_NUMBER, _INSTANCE_NUMBER = _tag(0x20, 0x11), _tag(0x20, 0x12), _tag(0x20, 0x13)
 _DESCRIPTION, _PROTOCOL, _SEQUENCE_NAME = _tag(0x8, 0x103E), _tag(0x18, 0x1030), _tag(0x18, 0x24)
 _SCANNING_SEQUENCE, _MODALITY, _SOP_CLASS = _tag(0x18, 0x20), _tag(0x8, 0x60), _tag(0x8, 0x16)
+_SEX, _ISSUER, _PHOTOMETRIC, _BODY_PART = _tag(0x10, 0x40), _tag(0x10, 0x21), _tag(0x28, 0x4), _tag(0x18, 0x15)
 _ROWS, _COLUMNS, _SAMPLES, _FRAMES = _tag(0x28, 0x10), _tag(0x28, 0x11), _tag(0x28, 0x2), _tag(0x28, 0x8)
 _IMAGE_TYPE, _FRAME_TYPE, _COMPONENT = _tag(0x8, 0x8), _tag(0x8, 0x9007), _tag(0x8, 0x9208)
 _POSITION, _ORIENTATION, _SPACING = _tag(0x20, 0x32), _tag(0x20, 0x37), _tag(0x28, 0x30)
@@ -271,7 +293,8 @@ def _frames(header: Header, elements: Mapping[int, Any]) -> Iterator[Frame]:
     if not 1 <= count <= _MOST_FRAMES or (own and len(own) < count):
         raise ValueError("the number of frames does not fit")
     common = _common(header)
-    for index in range(count):
+    # Nothing says where each frame of another kind of object lies, how many ever it has.
+    for index in range(count if own else 1):
         places = [*own[index : index + 1], *shared[:1]]
         yield Frame(
             path=header.path, index=index, **common, **_of_frame(tags, places), **_of_slice(tags, elements, places, {})
@@ -283,7 +306,8 @@ def _common(header: Header) -> dict[str, Any]:
     tags = header.tags
     return {
         "patient_id": _text(tags, _PATIENT_ID),
-        "birth_date": _text(tags, _BIRTH_DATE),
+        "birth_date": _text(tags, _BIRTH_DATE).replace(".", "").replace("-", ""),
+        "person": _person(tags),
         "study_uid": _text(tags, _STUDY_UID),
         "study_date": _date(_text(tags, _STUDY_DATE)),
         "study_seconds": seconds_of_day(_text(tags, _STUDY_TIME)),
@@ -294,12 +318,20 @@ def _common(header: Header) -> dict[str, Any]:
         "modality": _text(tags, _MODALITY).upper(),
         "sop_class": _text(tags, _SOP_CLASS),
         "shape": (_whole(tags, _ROWS) or 0, _whole(tags, _COLUMNS) or 0),
-        "is_colour": (_whole(tags, _SAMPLES) or 1) != 1,
+        "is_colour": (_whole(tags, _SAMPLES) or 1) != 1 or _text(tags, _PHOTOMETRIC).upper() == "PALETTE COLOR",
+        "is_inverted": _text(tags, _PHOTOMETRIC).upper() == "MONOCHROME1",
+        "body_part": _text(tags, _BODY_PART).upper(),
         "acquisition_number": _whole(tags, _ACQUISITION_NUMBER),
         "contrast_seconds": seconds_of_day(_text(tags, _CONTRAST_TIME)),
         "field_strength": _number(tags, _FIELD_STRENGTH),
         "is_phantom": _text(tags, _COMMENTS) == PHANTOM_MARK,
     }
+
+
+def _person(tags: Any) -> Person:
+    name, sex, issuer = (_text(tags, tag) for tag in (_PATIENT_NAME, _SEX, _ISSUER))
+    parts = frozenset(hash(part) for part in re.findall(r"\w+", name.casefold()))
+    return Person(parts, sex.upper() if sex.upper() in ("F", "M") else "", hash(issuer.casefold()) if issuer else None)
 
 
 def _description(tags: Any) -> str:
@@ -352,7 +384,6 @@ def _of_slice(
         return _find(tags, places, tag) if places else _as_it_stands(tags, elements, tag)
 
     uid = _as_it_stands(tags, elements, _INSTANCE_UID) or ()
-    slope, intercept = _first(find(_SLOPE)), _first(find(_INTERCEPT))
     of_frame = _find(tags, places, _FRAME_DATETIME)
     times = (str(of_frame), *(str(_as_it_stands(tags, elements, tag)) for tag in _TIMES))
     if times not in moments:
@@ -363,8 +394,8 @@ def _of_slice(
         "position": _vector(find(_POSITION), 3),
         "trigger_time": _first(find(_TRIGGER_DELAY if places else _TRIGGER_TIME)),
         "acquired": moments[times],
-        "slope": 1.0 if slope is None else slope,
-        "intercept": 0.0 if intercept is None else intercept,
+        "slope": _scale(tags, places, _SLOPE, 1.0) or math.nan,
+        "intercept": _scale(tags, places, _INTERCEPT, 0.0),
     }
 
 
@@ -461,6 +492,16 @@ def _find(tags: Any, places: Sequence[Any], tag: int) -> Any:
     return _value(tags, tag)
 
 
+def _scale(tags: Any, places: Sequence[Any], tag: int, default: float) -> float:
+    """A slope or intercept; where one is there and is no number, neither are the values."""
+    number = _first(_find(tags, places, tag))
+    if number is not None:
+        return number
+    items = [item for place in places for item in _items(place, _GROUPS[tag])]
+    is_there = any(tag in item and len(item.get_item(tag).value or "") > 0 for item in (*items, tags))
+    return math.nan if is_there else default
+
+
 def _date(text: str) -> datetime.date | None:
     digits = text.replace(".", "").replace("-", "")[:8]
     try:
@@ -534,16 +575,23 @@ def _b_value(tags: Any, places: Sequence[Any]) -> float | None:
         if number is not None:
             return number
     number = _first(_private(tags, _GE_B))
-    return None if number is None else plausible_b_value(math.fmod(number, _GE_OFFSET))
+    if number is not None:
+        return plausible_b_value(math.fmod(number, _GE_OFFSET))
+    return 0.0 if "NONE" in _directionality(tags, places) else None
+
+
+def _directionality(tags: Any, places: Sequence[Any]) -> set[str]:
+    """``NONE`` (b = 0), ``DIRECTIONAL`` or ``ISOTROPIC``, where something says so."""
+    values = (_find(tags, places, _DIRECTIONALITY), _private(tags, _SIEMENS_DIRECTIONALITY))
+    return {str(value).strip().upper() for value in values if value}
 
 
 def _direction(tags: Any, places: Sequence[Any]) -> str:
     """Of the diffusion gradient, only to tell directions apart; ``isotropic`` of a trace image."""
-    codes = {
-        str(_find(tags, places, _DIRECTIONALITY) or "").upper(),
-        str(_private(tags, _SIEMENS_DIRECTIONALITY) or "").strip().upper(),
-    }
-    if "ISOTROPIC" in codes or str(_private(tags, _PHILIPS_DIRECTION) or "").strip().upper() == "I":
+    if (
+        "ISOTROPIC" in _directionality(tags, places)
+        or str(_private(tags, _PHILIPS_DIRECTION) or "").strip().upper() == "I"
+    ):
         return "isotropic"
     nested = [item for place in (*places, tags) for item in _items(place, _DIFFUSION_GROUP)]
     gradients = [_value(item, _GRADIENT) for group in nested for item in _items(group, _GRADIENT_GROUP)]

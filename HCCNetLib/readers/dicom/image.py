@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from HCCNetLib.readers.dicom.files import quietly, require_pydicom, signs_of_damage
 from HCCNetLib.readers.dicom.frames import Frame
+from HCCNetLib.readers.dicom.pixels import UnreadableSyntax, decoded_frames
 from HCCNetLib.readers.nifti import refuse_unusable_voxels
 from HCCNetLib.records import Grid, Problem, Refusal
 
@@ -104,62 +105,6 @@ class DicomImage:
             f"Export the series again."
         )
         return Refusal("unreadable_file", message)
-
-
-class UnreadableSyntax(Exception):
-    """A transfer syntax that no installed package decodes.
-
-    Args:
-        name: of the syntax.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-def decoded_frames(path: Path, indices: list[int]) -> Iterator[NDArray[Any]]:
-    """Stored values (rows, columns) of some frames of a file, in the order asked for. To be called within ``quietly``.
-
-    Raises:
-        UnreadableSyntax: nothing installed decodes them; else whatever pydicom and the decoders raise.
-    """
-    from pydicom import dcmread
-    from pydicom.pixels import get_decoder
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    tags = dcmread(path, force=True)
-    meta = tags.file_meta
-    if "TransferSyntaxUID" not in meta:  # the file had no preamble; how it was read tells
-        meta.TransferSyntaxUID = ImplicitVRLittleEndian if tags.original_encoding[0] else ExplicitVRLittleEndian
-    syntax = meta.TransferSyntaxUID
-    count = int(tags.get("NumberOfFrames") or 1)
-    _refuse_wrong_size(tags, count)
-    if syntax.is_encapsulated:
-        try:
-            decoder = get_decoder(syntax)
-        except NotImplementedError as error:
-            raise UnreadableSyntax(syntax.name) from error
-        if not decoder.is_available:
-            raise UnreadableSyntax(syntax.name)
-    else:
-        decoder = get_decoder(syntax)
-    for index in indices:
-        pixels, _ = decoder.as_array(tags, index=index, raw=True)
-        yield pixels
-
-
-def _refuse_wrong_size(tags: Any, count: int) -> None:
-    """Raises ValueError where the pixels that are there can't be those that the header tells of.
-
-    To be known before anything of the announced size is made.
-    """
-    length = len(tags.PixelData)
-    frame = int(tags.Rows) * int(tags.Columns) * int(tags.get("SamplesPerPixel") or 1)
-    if frame * count > 2 * 1024**3 or int(tags.BitsAllocated) not in (8, 16, 32):
-        raise ValueError("implausible size")
-    if not tags.file_meta.TransferSyntaxUID.is_encapsulated and length < frame * count * int(tags.BitsAllocated) // 8:
-        raise ValueError("fewer pixels than told")
 
 
 def _by_file(slices: Sequence[Slice]) -> list[tuple[Path, list[tuple[int, Slice]]]]:

@@ -14,6 +14,8 @@ def kind_of(frame: Frame) -> str:
         return f"no MR but {frame.modality}"
     if frame.is_colour:
         return "a colour image"
+    if frame.is_inverted:
+        return "a negative: dark is stored as bright"
     if frame.sop_class and frame.sop_class not in MR_CLASSES:
         return "an object that is no MR image"
     return KIND_OF_COMPONENT.get(frame.component) or kind_of_type(frame.image_type)

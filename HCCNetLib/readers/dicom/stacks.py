@@ -13,7 +13,8 @@ import numpy as np
 from HCCNetLib.readers.dicom.frames import Frame
 from HCCNetLib.readers.dicom.geometry import SAME_PLACE_MM, places_of, refuse_unplaced, slice_grid, volume_grid
 from HCCNetLib.readers.dicom.kinds import MAGNITUDE, kind_of
-from HCCNetLib.readers.series import is_diffusion_text, words_of
+from HCCNetLib.readers.image_types import dixon_of_type
+from HCCNetLib.readers.series import is_diffusion_text, is_t1_or_t2_text, words_of
 from HCCNetLib.records import Grid, Refusal
 
 
@@ -27,6 +28,7 @@ class Stack:
         details: what sets them apart in their series, for people, e.g. ``{"b": "400"}``.
         grid: of the volume, of a single slice too; None where it has none.
         refusal: why they can't be used.
+        acquired: when the acquisition of its first frame began; None where that can't be said.
     """
 
     frames: tuple[Frame, ...]
@@ -34,27 +36,20 @@ class Stack:
     details: dict[str, str] = field(default_factory=dict)
     grid: Grid | None = None
     refusal: Refusal | None = None
-
-    @property
-    def acquired(self) -> datetime.datetime | None:
-        """When its first frame was acquired, a delay after the trigger included."""
-        moments = [
-            frame.acquired + datetime.timedelta(milliseconds=frame.trigger_time or 0.0)
-            for frame in self.frames
-            if frame.acquired is not None
-        ]
-        return min(moments, default=None)
+    acquired: datetime.datetime | None = None
 
     @property
     def is_diffusion(self) -> bool:
         """Whether it is diffusion-weighted, or belongs to images that are."""
-        return "b" in self.details
+        return "b" in self.details and self.details["b"] != _NO_B
 
     @property
     def part_of(self) -> str:
         """What it is one of that no single channel is: directions, or images that only numbers tell apart; else empty."""
         if "direction" in self.details and self.frames[0].direction not in ("", "isotropic"):
             return "one of several diffusion directions"
+        if self.details.get("b") == _NO_B:
+            return "an image without a b-value among others that have one"
         return "one of several images that nothing but numbers tell apart" if "variant" in self.details else ""
 
 
@@ -75,14 +70,23 @@ def _dimension(number: int, frame: Frame) -> int | None:
     return frame.dimensions[number] if number < len(frame.dimensions) else None
 
 
+def _echo(frame: Frame) -> float | None:
+    return None if frame.echo_time is None else round(frame.echo_time, 2)
+
+
+_NO_B = "not told"
+_DIXON_WORDS = {"in": "in phase", "out": "out of phase", "water": "water", "": "other"}
+
 # In this order: what the scanner set first, then what merely counts.
 _KEYS = (
-    _Key("echo", lambda f: f.echo_time, lambda f, k, n: f"{k} of {n} ({_number(f.echo_time, 'ms')})"),
+    _Key("image", lambda f: dixon_of_type(f.image_type), lambda f, k, n: _DIXON_WORDS[dixon_of_type(f.image_type)]),
+    _Key("echo", _echo, lambda f, k, n: f"{k} of {n} ({_number(_echo(f), 'ms')})"),
     _Key("inversion", lambda f: f.inversion_time, lambda f, k, n: f"{k} of {n} ({_number(f.inversion_time, 'ms')})"),
     _Key("direction", lambda f: f.direction, lambda f, k, n: "trace" if f.direction == "isotropic" else f"{k} of {n}"),
     _Key("phase", lambda f: f.temporal_position, lambda f, k, n: f"{k} of {n}"),
     _Key("trigger", lambda f: f.trigger_time, lambda f, k, n: f"{k} of {n}"),
     _Key("acquisition", lambda f: f.acquisition_number, lambda f, k, n: f"{k} of {n}"),
+    _Key("type", lambda f: f.image_type, lambda f, k, n: f"{k} of {n}"),
     *(_Key("variant", partial(_dimension, number), lambda f, k, n: f"{k} of {n}") for number in range(8)),
 )
 
@@ -104,12 +108,39 @@ def stacks_of(frames: Sequence[Frame], shown: str) -> list[Stack]:
         by_b = _parts(of_kind, lambda frame: frame.b_value)
         for b_value, of_b in by_b.items():
             # Some scanners write b = 0 into whatever they make.
-            first = of_b[0]
-            words = words_of(first.description)
-            is_diffusion = any(b for b in by_b) or "DIFFUSION" in first.image_type or is_diffusion_text(words)
-            details = {"b": f"{b_value:g}"} if b_value is not None and is_diffusion else {}
+            details: dict[str, str] = {}
+            if _is_diffusion(of_b[0], [b for b in by_b if isinstance(b, float)]):
+                details = {"b": f"{b_value:g}"} if b_value is not None else {"b": _NO_B} if len(by_b) > 1 else {}
             stacks += [replace(stack, kind=str(kind)) for stack in _apart(of_b, _KEYS, details)]
-    return [_placed(stack, stacks, name_of(shown, stack)) for stack in stacks]
+    return [_placed(stack, stacks, name_of(shown, stack)) for stack in _with_times(stacks)]
+
+
+def _is_diffusion(frame: Frame, b_values: Sequence[float]) -> bool:
+    """Whether the b-values of a series mean something: some scanners write 0, or anything, into whatever they make."""
+    words = words_of(frame.description)
+    if "DIFFUSION" in frame.image_type or is_diffusion_text(words):
+        return True
+    return any(b >= 1 for b in b_values) and not is_t1_or_t2_text(words)
+
+
+def _with_times(stacks: Sequence[Stack]) -> list[Stack]:
+    """The stacks of a series with the times at which they were acquired.
+
+    Some scanners write the beginning of the series into all of its phases. Then the time since the trigger tells when each
+    began; without it nobody knows. Where phases have times of their own, that of the trigger is in them already.
+    """
+    own = [min((f.acquired for f in s.frames if f.acquired is not None), default=None) for s in stacks]
+    phases = [n for n, s in enumerate(stacks) if s.kind == MAGNITUDE and not _OF_PHASES.isdisjoint(s.details)]
+    if len(phases) > 1 and len({own[n] for n in phases}) < len(phases):
+        triggers = [min((f.trigger_time or 0.0 for f in stacks[n].frames), default=0.0) for n in phases]
+        alike = len({own[n] for n in phases}) == 1 and len(set(triggers)) == len(triggers)
+        for n, trigger in zip(phases, triggers, strict=True):
+            moment = own[n]
+            own[n] = moment + datetime.timedelta(milliseconds=trigger) if alike and moment is not None else None
+    return [replace(stack, acquired=moment) for stack, moment in zip(stacks, own, strict=True)]
+
+
+_OF_PHASES = {"phase", "trigger", "acquisition", "variant"}
 
 
 def name_of(series: str, stack: Stack) -> str:
@@ -138,7 +169,7 @@ def _apart(frames: list[Frame], keys: Sequence[_Key], details: dict[str, str]) -
     """Frames of one kind and b-value, taken apart by the first keys that leave fewer at one place."""
     before = _collisions(frames)
     if before == 0:
-        return [_in_order(frames, details)]
+        return _unmixed(frames, keys, details)
     for number, key in enumerate(keys):
         parts = list(_parts(frames, key.of).values())
         if len(parts) == 1 or sum(map(_collisions, parts)) >= before:
@@ -149,6 +180,34 @@ def _apart(frames: list[Frame], keys: Sequence[_Key], details: dict[str, str]) -
             found += _apart(part, keys[number + 1 :], {**details, key.name: words})
         return found
     return _by_time(frames, details)
+
+
+def _unmixed(frames: list[Frame], keys: Sequence[_Key], details: dict[str, str]) -> list[Stack]:
+    """Frames that all lie at places of their own: one volume, unless they are of several echoes or phases.
+
+    Phases may lie half a slice apart, and of two echoes half of the slices each may be missing.
+    """
+    for number, key in enumerate(keys):
+        parts = list(_parts(frames, key.of).values()) if key.name in _NEVER_MIXED else []
+        if len(parts) < 2 or 2 * len(parts) > len(frames):  # a number of its own for each slice tells nothing
+            continue
+        extents = [float(np.ptp(places_of([frames[0], *part])[1:])) for part in parts]
+        if min(extents) < 0.5 * np.ptp(places_of(frames)):
+            message = (
+                "holds images of several echoes or phases, of none of them all slices. Export the whole series again."
+            )
+            return [replace(_in_order(frames, details), refusal=Refusal("mixed_images", message))]
+        return [
+            stack
+            for place, part in enumerate(parts, 1)
+            for stack in _unmixed(
+                part, keys[number + 1 :], {**details, key.name: key.words(part[0], place, len(parts))}
+            )
+        ]
+    return [_in_order(frames, details)]
+
+
+_NEVER_MIXED = ("image", "echo", "inversion", "phase")
 
 
 def _in_order(frames: Sequence[Frame], details: dict[str, str]) -> Stack:

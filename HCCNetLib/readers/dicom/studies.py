@@ -70,6 +70,7 @@ def look_at_patient(frames: Sequence[Frame]) -> list[Problem]:
     Raises:
         Refusal: they are of people with different dates of birth.
     """
+    problems = _look_at_people(frames)
     births = {frame.birth_date for frame in frames if frame.birth_date}
     if len(births) > 1:
         message = (
@@ -81,8 +82,67 @@ def look_at_patient(frames: Sequence[Frame]) -> list[Problem]:
         message = (
             "The patient id is written with different spacing in different files; they were read as one patient's."
         )
-        return [Problem("patient_id_spacing", message)]
+        problems.append(Problem("patient_id_spacing", message))
+    return problems
+
+
+def _look_at_people(frames: Sequence[Frame]) -> list[Problem]:
+    """Whether one id, e.g. ``ANON`` or one of two hospitals, may be that of several people.
+
+    Raises:
+        Refusal: it is, as their sex, the issuers of the id, or names that have nothing in common say.
+    """
+    people = {frame.person for frame in frames}
+    births = {frame.birth_date for frame in frames}
+    sexes, issuers = {p.sex for p in people if p.sex}, {p.issuer for p in people if p.issuer is not None}
+    names = [p.name for p in people if p.name]
+    differ = any(names[0].isdisjoint(name) for name in names)
+    # Whoever was born on one day and has one id is one person, whatever became of the name.
+    is_confirmed = len(births) == 1 and "" not in births
+    said = ["sexes"] * (len(sexes) > 1) + ["issuers of the id"] * (len(issuers) > 1)
+    said += ["names"] * (differ and not is_confirmed)
+    if said:
+        message = (
+            f"The files of this patient id have different {' and '.join(said)}: they may be of different people. Sort them into "
+            f"one folder per patient and correct the patient ids; if all of the input is one patient's, say --one-patient."
+        )
+        raise Refusal("patient_conflict", message)
+    if differ:
+        message = (
+            "The files give this patient different names but one id and one date of birth; they were read as one's."
+        )
+        return [Problem("patient_names_differ", message)]
     return []
+
+
+# Body Part Examined of what is not the liver. It is often only what the protocol was made from, so that it is told, no more.
+_OTHER_PARTS = {
+    *(
+        "BRAIN",
+        "HEAD",
+        "SKULL",
+        "ORBIT",
+        "NECK",
+        "CSPINE",
+        "TSPINE",
+        "LSPINE",
+        "SPINE",
+        "SHOULDER",
+        "ELBOW",
+        "WRIST",
+        "HAND",
+    ),
+    *("KNEE", "ANKLE", "FOOT", "HIP", "LEG", "ARM", "EXTREMITY", "BREAST", "HEART", "PROSTATE", "UTERUS", "JAW"),
+}
+
+
+def look_at_body_parts(visit: Visit) -> list[Problem]:
+    """What to say of an exam all of whose images claim to show something else than the abdomen."""
+    parts = {frame.body_part for frame in visit.frames if kind_of(frame) == MAGNITUDE}
+    if not parts or not parts <= _OTHER_PARTS:
+        return []
+    message = f"The images say that they show: {', '.join(sorted(parts)).lower()}. If it is no exam of the liver, leave it out."
+    return [Problem("other_body_part", message)]
 
 
 def visits_of(frames: Sequence[Frame], merge: bool) -> list[Visit]:

@@ -1,0 +1,169 @@
+"""Stored values of a file's frames; nothing that a file announces is made before what it holds was looked at."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from HCCNetLib.readers.dicom.files import refuse_unfolding
+
+_MOST_SAMPLES = 2 * 1024**3
+_LARGEST_FILE = 2 * 1024**3  # bytes; it is read as a whole
+_JPEG_2000, _JPEG = b"\xff\x4f\xff\x51", b"\xff\xd8"
+_JPEG_2000_WITHIN = 4096  # bytes of boxes before the codestream
+# Markers of a JPEG or JPEG-LS codestream: a frame's sizes, the beginning of its data, and parameters of JPEG-LS.
+_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_SCAN, _PARAMETERS, _OTHER_SIZES = 0xDA, 0xF8, 4
+
+
+class UnreadableSyntax(Exception):
+    """A transfer syntax that no installed package decodes.
+
+    Args:
+        name: of the syntax.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def decoded_frames(path: Path, indices: Sequence[int]) -> Iterator[NDArray[Any]]:
+    """Stored values (rows, columns) of some frames of a file, in the order asked for. To be called within ``quietly``.
+
+    Raises:
+        UnreadableSyntax: nothing installed decodes them; else whatever pydicom and the decoders raise.
+    """
+    from pydicom import dcmread
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ValueError("implausible size")
+    refuse_unfolding(path)
+    tags = dcmread(path, force=True)
+    meta = tags.file_meta
+    if "TransferSyntaxUID" not in meta:  # the file had no preamble; how it was read tells
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian if tags.original_encoding[0] else ExplicitVRLittleEndian
+    syntax = meta.TransferSyntaxUID
+    count = int(tags.get("NumberOfFrames") or 1)
+    _refuse_wrong_size(tags, count)
+    if not syntax.is_encapsulated:
+        _refuse_unused_bits(tags)
+        decoder = get_decoder(syntax)
+        yield from (decoder.as_array(tags, index=index, raw=True)[0] for index in indices)
+        return
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise UnreadableSyntax(syntax.name) from error
+    if not decoder.is_available:
+        raise UnreadableSyntax(syntax.name)
+    yield from _decompressed(tags, count, indices, decoder)
+
+
+def _refuse_wrong_size(tags: Any, count: int) -> None:
+    """Raises ValueError where the pixels that are there can't be those that the header tells of.
+
+    To be known before anything of the announced size is made.
+    """
+    length, bits = len(tags.PixelData), int(tags.BitsAllocated)
+    frame = int(tags.Rows) * int(tags.Columns) * int(tags.get("SamplesPerPixel") or 1)
+    if frame * count > _MOST_SAMPLES or bits not in (8, 16, 32):
+        raise ValueError("implausible size")
+    if int(tags.get("HighBit", int(tags.BitsStored) - 1)) != int(tags.BitsStored) - 1:
+        raise ValueError("stored in other bits than the standard's")
+    if not tags.file_meta.TransferSyntaxUID.is_encapsulated and length < frame * count * bits // 8:
+        raise ValueError("fewer pixels than told")
+
+
+def _refuse_unused_bits(tags: Any) -> None:
+    """Raises ValueError where values are larger than the header tells; of an overlay the higher bits may be.
+
+    The decoder leaves them away, and what is left of a larger value would be a small one.
+    """
+    bits, stored = int(tags.BitsAllocated), int(tags.BitsStored)
+    has_overlay = any(tags.get((group, 0x0100)) is not None for group in range(0x6000, 0x6020, 2))
+    if stored >= bits or int(tags.get("PixelRepresentation") or 0) == 1 or has_overlay:
+        return
+    order = "<" if tags.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    content = tags.PixelData
+    values = np.frombuffer(content[: len(content) // (bits // 8) * (bits // 8)], dtype=f"{order}u{bits // 8}")
+    size = int(tags.Rows) * int(tags.Columns) * int(tags.get("NumberOfFrames") or 1)
+    if values[:size].max(initial=0) >> stored:
+        raise ValueError("values larger than told")
+
+
+# ---------------------------------------------------------------- compressed
+
+
+def _decompressed(tags: Any, count: int, indices: Sequence[int], decoder: Any) -> Iterator[NDArray[Any]]:
+    """Frames of compressed pixels; the codestreams are looked for once, not from the beginning for each frame."""
+    from pydicom.encaps import encapsulate, generate_frames
+
+    wanted = set(indices)
+    frames = enumerate(generate_frames(tags.PixelData, number_of_frames=count, extended_offsets=_offsets(tags)))
+    streams = {index: stream for index, stream in frames if index in wanted}
+    for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        tags.pop(keyword, None)
+    tags.NumberOfFrames = 1
+    for index in indices:
+        _refuse_other_size(streams[index], tags)
+        tags.PixelData = encapsulate([streams[index]])
+        yield decoder.as_array(tags, index=0, raw=True)[0]
+
+
+def _offsets(tags: Any) -> tuple[bytes, bytes] | None:
+    if "ExtendedOffsetTable" not in tags or "ExtendedOffsetTableLengths" not in tags:
+        return None
+    return tags.ExtendedOffsetTable, tags.ExtendedOffsetTableLengths
+
+
+def _refuse_other_size(stream: bytes, tags: Any) -> None:
+    """Raises ValueError where a codestream is of another size than the header tells.
+
+    Decoders make what a codestream announces, 16 GB of a file of 2 kB, and some end the whole process if they can't.
+    """
+    if not tags.file_meta.TransferSyntaxUID.startswith("1.2.840.10008.1.2.4."):
+        return  # run lengths, of which the header alone tells the size
+    expected = (int(tags.Rows), int(tags.Columns), int(tags.get("SamplesPerPixel") or 1))
+    found = _sizes_of_jpeg(stream) if stream[:2] == _JPEG else _sizes_of_jpeg_2000(stream)
+    if not found or any(sizes != expected for sizes in found):
+        raise ValueError("another size than told")
+
+
+def _sizes_of_jpeg_2000(stream: bytes) -> list[tuple[int, int, int]]:
+    """Rows, columns and components of the codestream, of as many as can be found."""
+    start = stream.find(_JPEG_2000, 0, _JPEG_2000_WITHIN)
+    if start < 0:
+        return []
+    right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", stream, start + 8)
+    (components,) = struct.unpack_from(">H", stream, start + 40)
+    if min(tile_width, tile_height) < min(16, right, bottom):
+        raise ValueError("implausible tiles")
+    return [(bottom - top, right - left, components)]
+
+
+def _sizes_of_jpeg(stream: bytes) -> list[tuple[int, int, int]]:
+    """Rows, columns and components as every part before the data says them."""
+    found: list[tuple[int, int, int]] = []
+    place = len(_JPEG)
+    while place + 4 <= len(stream) and stream[place] == 0xFF:
+        marker, length = stream[place + 1], int.from_bytes(stream[place + 2 : place + 4], "big")
+        if marker == 0xFF:  # filling
+            place += 1
+            continue
+        if marker == _SCAN:
+            break
+        if marker in _SIZES:
+            rows, columns, components = struct.unpack_from(">HHB", stream, place + 5)
+            found.append((rows, columns, components))
+        if marker == _PARAMETERS and stream[place + 4] == _OTHER_SIZES:
+            raise ValueError("another size than told")
+        place += 2 + max(length, 2)
+    return found
