@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from HCCNetLib.readers.channel_table import DISPLACED, LEFT_OUT, ExamChannels, Override
+from HCCNetLib.readers.channel_table import DISPLACED, ExamChannels, Override
 from HCCNetLib.readers.channels import (
     CHANNELS,
     PUBLISHED_ALIASES,
@@ -542,7 +542,7 @@ def _said(candidate: Candidate, override: Override | None, given: Sequence[str |
             return candidate
         return replace(candidate, found=replace(candidate.found, reason=DISPLACED), named=None)
     if override.channel is None:
-        return replace(candidate, found=replace(candidate.found, reason=LEFT_OUT), named=None, is_expected=True)
+        return replace(candidate, found=replace(candidate.found, reason=override.reason), named=None, is_expected=True)
     file = candidate.file
     image = candidate.named.image if candidate.named else open_image(file.path, file.shown)
     named = NamedImage(override.channel, image, file.path, "table")
