@@ -147,6 +147,13 @@ def _refuse_if_exam(folder: Path) -> None:
         raise Refusal("undated_folder", message)
 
 
+def passed_over(folder: Path, reason: str) -> Problem:
+    """That a folder was not read; a patient in another form than the others would else be missed in silence."""
+    more = " It does hold images: if they are a patient's, give it as an INPUT of its own."
+    told = more if holds_images(folder.rglob("*")) else ""
+    return Problem("passed_over", f"The folder {folder.name} was passed over: {reason}{told}")
+
+
 def holds_images(paths: Iterable[Path]) -> bool:
     """Whether any of the paths is an image, by its name or, of a file without suffix, by DICOM's mark."""
     return any(
@@ -180,8 +187,7 @@ def read_cohort_folder(folder: Path, options: ReadingOptions | None = None) -> C
             if is_patient_folder(subfolder):
                 patients.append(read_patient_folder(subfolder, options))
             else:
-                message = f"The folder {subfolder.name} was passed over: it holds no folder named by a date."
-                problems.append(Problem("passed_over", message))
+                problems.append(passed_over(subfolder, "it holds no folder named by a date."))
         except Refusal as refusal:
             refused[subfolder.name] = refusal
     outcomes = outcomes_beside(folder / OUTCOMES_FILE, [*(p.patient_id for p in patients), *refused])

@@ -218,7 +218,8 @@ def test_the_shared_series_are_a_cohort_of_three(shared_data: Path) -> None:
     cohort = read_input(shared_data / "series")
     assert [(p.patient_id, len(p.exams)) for p in cohort.patients] == [("RA01", 4), ("RA02", 3), ("RA03", 2)]
     assert [p.message for p in cohort.problems] == [
-        "The folder truth was passed over: it holds no folder named by a date."
+        "The folder truth was passed over: it holds no folder named by a date. It does hold images: if they are a patient's, "
+        "give it as an INPUT of its own."
     ]
     missing = refusal_of(lambda: require_channels(cohort.patients[2], CHANNELS[:8]))
     assert missing.message.startswith("Exam 2021-06-20 lacks DWI_b400, T1_arterial")

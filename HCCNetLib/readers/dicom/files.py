@@ -28,19 +28,7 @@ _DEEPEST = 200  # folders in folders; a path of more is a loop that no inode tel
 OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr")
 _NOT_DICOM = (
     *OTHER_IMAGES,
-    ".nii",
-    ".nii.gz",
-    ".nrrd",
-    ".nhdr",
-    ".json",
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".xml",
-    ".html",
-    ".pdf",
-    ".png",
-    ".jpg",
+    *(".json", ".csv", ".tsv", ".txt", ".xml", ".html", ".pdf", ".png", ".jpg"),
 )
 
 
@@ -113,6 +101,11 @@ def is_dicom_folder(folder: Path) -> bool:
             return False
         found = found or is_dicom(path)
     return found
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether any file below a folder is DICOM."""
+    return any(map(is_dicom, walk(folder)))
 
 
 @functools.cache
