@@ -43,7 +43,7 @@ from HCCNetLib.readers.exams import (
 from HCCNetLib.readers.folders import entries, holds_images, is_patient_folder, name_as_given, passed_over
 from HCCNetLib.readers.images import image_stem, open_image
 from HCCNetLib.readers.outcomes import outcomes_beside, outcomes_in, with_outcome
-from HCCNetLib.readers.rows import read_rows
+from HCCNetLib.readers.rows import CONTROLS, read_rows
 from HCCNetLib.readers.series import SeriesFacts, is_derived, name_of_series
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Image, Outcome, Patient, Problem, Refusal
 
@@ -126,7 +126,7 @@ class BidsFile:
     @property
     def description(self) -> str:
         """The series description in the sidecar, or empty."""
-        return str(self.sidecar.get("SeriesDescription", ""))
+        return " ".join(CONTROLS.sub(" ", str(self.sidecar.get("SeriesDescription", ""))).split())
 
 
 @dataclass(frozen=True)

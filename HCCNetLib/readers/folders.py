@@ -11,6 +11,7 @@ from HCCNetLib.readers.dates import date_in_name
 from HCCNetLib.readers.exams import NamedFile, ReadingOptions, assemble_exam, assemble_patient
 from HCCNetLib.readers.images import LIVER_BOX, image_stem
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
+from HCCNetLib.readers.rows import CONTROLS
 from HCCNetLib.records import Cohort, Patient, Problem, Refusal
 
 # What an exam may be packed into, and images that are not read here.
@@ -19,6 +20,7 @@ _OTHER_IMAGES = (
     *(".dcm", ".ima", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".par", ".rec"),
     *(".nrrd.gz", ".img.gz"),
 )
+_ICON = "Icon\r"  # macOS puts it into folders that have a picture of their own
 
 
 def entries(folder: Path) -> list[Path]:
@@ -28,7 +30,7 @@ def entries(folder: Path) -> list[Path]:
         Refusal: no permission, or a name that is not valid Unicode.
     """
     try:
-        found = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        found = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name != _ICON)
     except PermissionError as error:
         raise Refusal("no_permission", f"{readable(folder)} can't be opened: no permission to read it.") from error
     for path in found:
@@ -39,7 +41,7 @@ def entries(folder: Path) -> list[Path]:
 
 def readable(path: Path) -> str:
     """A path's name as text that can be printed and stored."""
-    return path.name.encode("utf-8", "replace").decode("utf-8")
+    return CONTROLS.sub("?", path.name.encode("utf-8", "replace").decode("utf-8"))
 
 
 def name_as_given(folder: Path) -> str:

@@ -571,6 +571,16 @@ def test_what_is_no_input_is_told_what_was_expected(
     assert sentence in refusal_of(lambda: read_input(make(tmp_path))).message
 
 
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines", "\u202edetrevni"])
+def test_names_that_would_steer_a_terminal_are_refused(tmp_path: Path, name: str) -> None:
+    write_patient(tmp_path / "cohort" / name, ("2020-01-05",), DWI[:1])
+    message = refusal_of(lambda: read_input(tmp_path / "cohort")).message
+    assert message.isprintable()
+    assert message.endswith("holds characters that can't be read. Rename it.")
+    table = write_table(tmp_path, [f"P{name.replace(chr(10), chr(7))},e,2020-01-05,a.nii.gz,1"])
+    assert "holds characters that are no text" in refusal_of(lambda: read_input(table)).message
+
+
 def test_no_message_names_the_patient(tmp_path: Path) -> None:
     folder = write_patient(tmp_path / "Jane_Doe_1949", ("2020-01-05",), DWI[:1])
     (folder / "2020-01-05" / "DWI_b0.nii.gz").write_bytes(b"x")
