@@ -42,7 +42,7 @@ from HCCNetLib.readers.exams import (
 )
 from HCCNetLib.readers.folders import entries, holds_images, is_patient_folder, name_as_given, passed_over
 from HCCNetLib.readers.images import image_stem, open_image
-from HCCNetLib.readers.outcomes import outcomes_beside, outcomes_in, with_outcome
+from HCCNetLib.readers.outcomes import make_cohort, outcomes_beside, outcomes_in
 from HCCNetLib.readers.rows import CONTROLS, read_rows
 from HCCNetLib.readers.series import SeriesFacts, is_derived, name_of_series
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Image, Outcome, Patient, Problem, Refusal
@@ -189,14 +189,7 @@ def read_bids_dataset(folder: Path, options: ReadingOptions | None = None) -> Co
             refused[subject.name] = refusal
     ids = [*(patient.patient_id for patient in patients), *refused]
     outcomes = outcomes_beside(folder / PARTICIPANTS, ids, read_participants)
-    return Cohort(
-        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
-        refused=refused,
-        outcomes=outcomes.of,
-        outcomes_refused=outcomes.refused,
-        problems=(*_beside_subjects(folder), *outcomes.problems),
-        form="BIDS dataset",
-    )
+    return make_cohort("BIDS dataset", patients, refused, outcomes, _beside_subjects(folder))
 
 
 def _beside_subjects(folder: Path) -> list[Problem]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from HCCNetLib.readers.dates import date_in_name
 from HCCNetLib.readers.exams import NamedFile, ReadingOptions, assemble_exam, assemble_patient
 from HCCNetLib.readers.images import LIVER_BOX, image_stem
-from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
+from HCCNetLib.readers.outcomes import OUTCOMES_FILE, make_cohort, outcomes_beside
 from HCCNetLib.readers.rows import CONTROLS
 from HCCNetLib.records import Cohort, Patient, Problem, Refusal
 
@@ -193,11 +193,4 @@ def read_cohort_folder(folder: Path, options: ReadingOptions | None = None) -> C
         except Refusal as refusal:
             refused[subfolder.name] = refusal
     outcomes = outcomes_beside(folder / OUTCOMES_FILE, [*(p.patient_id for p in patients), *refused])
-    return Cohort(
-        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
-        refused=refused,
-        outcomes=outcomes.of,
-        outcomes_refused=outcomes.refused,
-        problems=(*problems, *outcomes.problems),
-        form="cohort folder",
-    )
+    return make_cohort("cohort folder", patients, refused, outcomes, problems)

@@ -345,3 +345,13 @@ def test_names_with_wildcards_line_ends_and_months_read_back_as_they_were(tmp_pa
     assert [override and (override.channel, override.row) for override in overrides] == [
         (image.channel, row) for row, image in enumerate(found, start=2)
     ]
+
+
+def test_a_written_table_tells_whose_rows_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("P1", "P2"):
+        write_patient(tmp_path / "cohort" / name, ("2020-01-05",))
+    write_exam(tmp_path / "cohort" / "P2" / "2020-01-05", ("T1A", "T1_arterial"))
+    path = tmp_path / "channels.csv"
+    assert main(["inspect", str(tmp_path / "cohort"), "--write-channels", str(path)]) == 1
+    assert "has no rows for the 1 refused patient(s)" in capsys.readouterr().err
+    assert "P2" not in path.read_text(encoding="utf-8")

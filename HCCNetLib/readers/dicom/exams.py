@@ -21,7 +21,7 @@ from HCCNetLib.readers.dicom.studies import Visit, by_patient, look_at_patient, 
 from HCCNetLib.readers.exams import ReadingOptions, in_exam, look_at_date, without_left_out
 from HCCNetLib.readers.folders import name_as_given
 from HCCNetLib.readers.image_types import dixon_of_type
-from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
+from HCCNetLib.readers.outcomes import OUTCOMES_FILE, make_cohort, outcomes_beside
 from HCCNetLib.readers.series import SeriesFacts, is_t1, plane_of, protocol_of
 from HCCNetLib.readers.timing import seconds_after_contrast
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Patient, Problem, Refusal
@@ -56,14 +56,7 @@ def read_dicom(path: Path, options: ReadingOptions | None = None) -> Cohort:
         raise Refusal("no_images", _nothing_found(scan))
     folder = path if path.is_dir() else path.parent
     outcomes = outcomes_beside(folder / OUTCOMES_FILE, [*(p.patient_id for p in patients), *refused])
-    return Cohort(
-        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
-        refused=refused,
-        outcomes=outcomes.of,
-        outcomes_refused=outcomes.refused,
-        problems=(*scan.problems(), *outcomes.problems),
-        form=FORM,
-    )
+    return make_cohort(FORM, patients, refused, outcomes, scan.problems())
 
 
 # ---------------------------------------------------------------- files
