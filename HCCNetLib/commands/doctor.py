@@ -18,7 +18,8 @@ from HCCNetLib.version import __version__
 HELP = "show versions, devices and memory, and combinations known to be bad"
 
 REQUIRED = ("torch", "numpy", "scipy", "nibabel", "safetensors")
-OPTIONAL = ("pydicom", "monai", "scikit-learn")
+# pydicom reads DICOM, the next two packages decode what is compressed in it, pynrrd reads NRRD.
+OPTIONAL = ("pydicom", "pylibjpeg-openjpeg", "python-gdcm", "pynrrd", "monai", "scikit-learn")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +68,10 @@ def find_notes(version_of: Callable[[str], str | None]) -> list[str]:
         )
     if torch_version < (2, 6):
         notes.append("Below torch 2.6, `hccnet bundle convert` refuses .pth checkpoints; .safetensors are read.")
+    if version_of("pydicom") is not None and version_numbers(version_of("pydicom")) < (3, 0):
+        notes.append(
+            f"Reading DICOM needs pydicom 3; {version_of('pydicom')} is installed: pip install 'hccnet[dicom]'."
+        )
     return notes
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,12 +38,18 @@ from HCCNetLib.reporting.inspection import describe_patient, describe_problems, 
 
 HELP = "show what would be read: patients, exams, dates, channels, geometry, problems"
 _PNG = ".png"
+_REFUSED = (
+    "the {} refused patient(s): their images were not told apart. Write rows for them by hand, or correct their files."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument(
-        "input", type=Path, metavar="INPUT", help="patient folder, cohort folder, table, BIDS or published layout"
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="patient folder, cohort folder, table, DICOM, BIDS or published layout",
     )
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="also say whether this bundle would refuse a patient"
@@ -79,6 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
     cohort = read_input(arguments.input, reading_options(arguments))
     if arguments.write_channels:
         write_table(arguments.write_channels, channel_rows(cohort))
+        if cohort.refused:
+            print(
+                f"note: {arguments.write_channels} has no rows for {_REFUSED.format(len(cohort.refused))}",
+                file=sys.stderr,
+            )
     description = Bundle.open(arguments.bundle).description if arguments.bundle else None
     sheets = None if arguments.png is None else _place_sheets(arguments.png, len(cohort.patients) + len(cohort.refused))
     inspection = _Inspection(cohort, description, sheets)
@@ -129,6 +141,7 @@ def _print_notes(cohort: Cohort, sheets: _Sheets | None, satisfied: BundleDescri
         lines.append(f"The bundle needs {', '.join(satisfied.channels)}: every patient can be predicted.")
     if lines:
         print("\n" + "\n".join(lines))
+    print(NOTICE, file=sys.stderr)
 
 
 def _describe_cohort(

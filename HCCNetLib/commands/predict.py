@@ -48,7 +48,10 @@ EXPLANATIONS = ("none", "attention", "saliency")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument(
-        "input", type=Path, metavar="INPUT", help="patient folder, cohort folder, table, BIDS or published layout"
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="patient folder, cohort folder, table, DICOM, BIDS or published layout",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results, one per patient"
@@ -89,7 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that reads INPUT."""
-    parser.add_argument("--merge-same-day", action="store_true", help="two exam folders of one day are one exam")
+    parser.add_argument(
+        "--merge-same-day", action="store_true", help="two exam folders or DICOM studies of one day are one exam"
+    )
     parser.add_argument(
         "--resample-channels",
         action="store_true",

@@ -8,7 +8,7 @@ from pathlib import Path
 from HCCNetLib.readers.bids import is_bids_dataset, is_bids_subject, read_bids_dataset, read_bids_subject
 from HCCNetLib.readers.channel_table import channel_rows, read_channel_table
 from HCCNetLib.readers.deidentify import Pseudonyms, deidentify, deidentify_refusal, is_folder, names_in, open_key
-from HCCNetLib.readers.dicom import is_dicom, is_dicom_folder, read_dicom
+from HCCNetLib.readers.dicom import holds_dicom, is_dicom, is_dicom_folder, read_dicom
 from HCCNetLib.readers.exams import (
     ReadingOptions,
     check_images,
@@ -26,7 +26,7 @@ from HCCNetLib.readers.folders import (
     read_patient_folder,
     readable,
 )
-from HCCNetLib.readers.published import is_published_layout, read_published_layout
+from HCCNetLib.readers.published import IMAGES, is_published_layout, read_published_layout
 from HCCNetLib.readers.table import read_cohort_table
 from HCCNetLib.records import Cohort, Refusal
 
@@ -48,8 +48,8 @@ __all__ = [
 _FORMS = (
     "a patient folder (one folder per exam named by its date, 2021-03-14 or 20210314, with one <channel>.nii.gz per "
     "channel), a folder of such patient folders, a table (.csv, .tsv) with patient_id, exam_id, exam_date and a column "
-    "per channel, a BIDS dataset (sub-*/ses-*, dates in sub-*_sessions.tsv), or the published layout "
-    "(nifti/<patient>_<number>, dates in labels/labels.csv)"
+    "per channel, a folder of DICOM files at any depth, a BIDS dataset (sub-*/ses-*, dates in sub-*_sessions.tsv), or the "
+    "published layout (nifti/<patient>_<number>, dates in labels/labels.csv)"
 )
 
 
@@ -118,9 +118,21 @@ def _what_is_there(folder: Path) -> str:
     found = entries(folder)
     if not found:
         return f"The folder {folder.name} is empty."
+    if folder.name == IMAGES and is_published_layout(folder.parent):
+        return f"The folder {folder.name} is part of the published layout. Give the folder that holds it."
+    for path in found:
+        if path.is_dir() and (is_bids_dataset(path) or is_published_layout(path)):
+            return f"The folder {folder.name} holds a dataset. Give its folder {path.name}."
+    if holds_dicom(folder):
+        return (
+            f"The folder {folder.name} holds DICOM files and images of other formats: which of them are meant can't be told. "
+            f"Give the folder of one kind, or move the others elsewhere."
+        )
     if holds_images(p for p in found if p.is_file()):
         return f"The folder {folder.name} holds images but no folder named by a date: an exam without its date can't be used."
     undated = [p.name for p in found if p.is_dir() and holds_images(p.iterdir())]
     if undated:
         return f"The folder(s) {', '.join(undated[:5])} hold images but their names are no dates."
+    if holds_images(folder.rglob("*")):
+        return f"The folder {folder.name} holds images, but none in a folder named by its exam's date."
     return f"The folder {folder.name} holds no exam folder named by a date."

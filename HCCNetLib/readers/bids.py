@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from HCCNetLib.readers.channel_table import DISPLACED, LEFT_OUT, ExamChannels, Override
+from HCCNetLib.readers.channel_table import DISPLACED, ExamChannels, Override
 from HCCNetLib.readers.channels import (
     CHANNELS,
     PUBLISHED_ALIASES,
@@ -40,14 +40,16 @@ from HCCNetLib.readers.exams import (
     split_volumes,
     with_grid,
 )
-from HCCNetLib.readers.folders import entries, is_patient_folder, name_as_given
+from HCCNetLib.readers.folders import entries, holds_images, is_patient_folder, name_as_given, passed_over
 from HCCNetLib.readers.images import image_stem, open_image
-from HCCNetLib.readers.outcomes import outcomes_beside, outcomes_in, with_outcome
-from HCCNetLib.readers.rows import read_rows
+from HCCNetLib.readers.outcomes import make_cohort, outcomes_beside, outcomes_in
+from HCCNetLib.readers.rows import CONTROLS, read_rows
 from HCCNetLib.readers.series import SeriesFacts, is_derived, name_of_series
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Image, Outcome, Patient, Problem, Refusal
 
 PARTICIPANTS, DESCRIPTION, DERIVATIVES = "participants.tsv", "dataset_description.json", "derivatives"
+# Folders that a dataset has beside its subjects.
+_NOT_RAW = (DERIVATIVES, "sourcedata", "rawdata", "code", "stimuli", "phenotype", "models")
 
 _SUBJECT, _SESSION = "sub-", "ses-"
 _DATATYPES = ("anat", "dwi")
@@ -124,7 +126,7 @@ class BidsFile:
     @property
     def description(self) -> str:
         """The series description in the sidecar, or empty."""
-        return str(self.sidecar.get("SeriesDescription", ""))
+        return " ".join(CONTROLS.sub(" ", str(self.sidecar.get("SeriesDescription", ""))).split())
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,19 @@ class Candidate:
 def is_bids_dataset(folder: Path) -> bool:
     """Whether a folder holds subjects of BIDS, and not patient folders that are named alike."""
     subjects = _folders(folder, _SUBJECT)
-    if not subjects or any(is_patient_folder(subject) for subject in subjects):
+    if not any(map(_holds_images, subjects)) or any(is_patient_folder(subject) for subject in subjects):
         return False
     return any((folder / name).is_file() for name in (DESCRIPTION, PARTICIPANTS)) or any(map(_has_sessions, subjects))
 
 
 def is_bids_subject(folder: Path) -> bool:
     """Whether a folder is one subject of BIDS."""
-    return name_as_given(folder).startswith(_SUBJECT) and _has_sessions(folder)
+    return name_as_given(folder).startswith(_SUBJECT) and _has_sessions(folder) and _holds_images(folder)
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether there is any image; DICOM that waits to be converted may lie in folders of the same names."""
+    return any(image_stem(path) is not None for path in folder.rglob("*"))
 
 
 def _has_sessions(subject: Path) -> bool:
@@ -172,7 +179,7 @@ def _folders(folder: Path, prefix: str) -> list[Path]:
 
 
 def read_bids_dataset(folder: Path, options: ReadingOptions | None = None) -> Cohort:
-    """Reads form 4. A subject that can't be read is refused alone; what lies beside the subjects is passed over."""
+    """Reads form 4. A subject that can't be read is refused alone; patients of other forms beside them are named."""
     patients: list[Patient] = []
     refused: dict[str, Refusal] = {}
     for subject in _folders(folder, _SUBJECT):
@@ -182,14 +189,13 @@ def read_bids_dataset(folder: Path, options: ReadingOptions | None = None) -> Co
             refused[subject.name] = refusal
     ids = [*(patient.patient_id for patient in patients), *refused]
     outcomes = outcomes_beside(folder / PARTICIPANTS, ids, read_participants)
-    return Cohort(
-        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
-        refused=refused,
-        outcomes=outcomes.of,
-        outcomes_refused=outcomes.refused,
-        problems=outcomes.problems,
-        form="BIDS dataset",
-    )
+    return make_cohort("BIDS dataset", patients, refused, outcomes, _beside_subjects(folder))
+
+
+def _beside_subjects(folder: Path) -> list[Problem]:
+    """What is no subject and may be a patient."""
+    others = [p for p in entries(folder) if p.is_dir() and not p.name.startswith(_SUBJECT) and p.name not in _NOT_RAW]
+    return [passed_over(other, "it is no subject (sub-*).") for other in others if holds_images(other.rglob("*"))]
 
 
 def read_participants(path: Path) -> dict[str, Outcome]:
@@ -249,6 +255,10 @@ def _read_subject(folder: Path, patient_id: str, options: ReadingOptions | None)
     if missing:
         message = f"sessions.tsv lists {', '.join(missing)}, and there is no such folder: read without it."
         problems.append(Problem("sessions_missing", message))
+    if not exams:
+        raise Refusal(
+            "no_exams", "No session of it holds an image in NIfTI or NRRD. Convert its images, or move it elsewhere."
+        )
     return assemble_patient(patient_id, exams, options, problems)
 
 
@@ -542,7 +552,7 @@ def _said(candidate: Candidate, override: Override | None, given: Sequence[str |
             return candidate
         return replace(candidate, found=replace(candidate.found, reason=DISPLACED), named=None)
     if override.channel is None:
-        return replace(candidate, found=replace(candidate.found, reason=LEFT_OUT), named=None, is_expected=True)
+        return replace(candidate, found=replace(candidate.found, reason=override.reason), named=None, is_expected=True)
     file = candidate.file
     image = candidate.named.image if candidate.named else open_image(file.path, file.shown)
     named = NamedImage(override.channel, image, file.path, "table")

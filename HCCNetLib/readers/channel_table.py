@@ -15,9 +15,11 @@ from HCCNetLib.records import Cohort, Exam, FoundImage, Problem, Refusal
 
 _CHANNEL = "channel"
 _MATCHING = ("patient_id", "exam", "image", "description")
-_NOT_USED = ("", "-")
+_LEAVE_OUT = "-"
 # Why an image is not used.
 LEFT_OUT, DISPLACED = "left out by the table of channels", "the table of channels gives its channel to another image"
+_UNNAMED = "the table of channels names no channel for it"
+NOT_USED_BY_TABLE = (LEFT_OUT, _UNNAMED)
 # What `channel_rows` writes besides is for people.
 _COLUMNS = (
     *("patient_id", "exam", "date", "image", "description", "found", "recognised_by", "confidence", "reason"),
@@ -25,7 +27,9 @@ _COLUMNS = (
 )
 # A spreadsheet takes these for formulas, dates or numbers and changes them: 2021-03-14 to 14.03.21, 007 to 7. An apostrophe
 # in front makes them text; it is taken off again when the table is read.
-_CHANGED_BY_SPREADSHEETS = re.compile(r"[=+\-@\t\r'\d]")
+_CHANGED_BY_SPREADSHEETS = re.compile(
+    r"[=+\-@\t\r'\d]|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)|(?:true|false)$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,12 @@ class Override:
     Args:
         channel: canonical name, or None: not used.
         row: its number in the file.
+        reason: why the image is not used: what was left empty may have been overlooked, what has a - was meant so.
     """
 
     channel: str | None
     row: int
+    reason: str = LEFT_OUT
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,8 @@ class ExamChannels:
 def read_channel_table(path: Path) -> ChannelTable:
     """Reads a table with the column ``channel`` and some of ``patient_id``, ``exam``, ``image`` and ``description``.
 
-    Other columns are for people. Case does not count, ``*`` and ``?`` stand for any letters and any letter, an empty cell
-    matches anything.
+    Other columns are for people. Case does not count, ``*`` and ``?`` stand for any letters and any letter (``[*]`` and
+    ``[?]`` for themselves), an empty cell matches anything. An exam of which every image has the channel ``-`` is left out.
 
     Raises:
         Refusal: it can't be read, names a channel that there is not, or has a row that matches everything.
@@ -136,12 +142,14 @@ def read_channel_table(path: Path) -> ChannelTable:
         patterns = {column: _pattern(text) for column, text in filled.items()}
         patient = filled.get("patient_id", "*")
         named = None if set("*?") & set(patient) else _plain(patient)
-        rows.append(_Row(Override(_channel(cells[_CHANNEL].removeprefix("'"), where), number), patterns, named))
+        channel = cells[_CHANNEL].removeprefix("'")
+        reason = LEFT_OUT if channel else _UNNAMED
+        rows.append(_Row(Override(_channel(channel, where), number, reason), patterns, named))
     return ChannelTable(path.name, rows)
 
 
 def _channel(text: str, where: str) -> str | None:
-    if text in _NOT_USED:
+    if text in ("", _LEAVE_OUT):
         return None
     if text in CHANNELS or text in PUBLISHED_ALIASES:
         return PUBLISHED_ALIASES.get(text, text)
@@ -153,13 +161,13 @@ def _channel(text: str, where: str) -> str | None:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    wildcards = {"*": ".*", "?": "."}
-    return re.compile("".join(wildcards.get(c, re.escape(c)) for c in _plain(text)))
+    wildcards = {"*": ".*", "?": ".", "[*]": r"\*", "[?]": r"\?"}
+    return re.compile("".join(wildcards.get(c, re.escape(c)) for c in re.split(r"(\[[*?]\]|[*?])", _plain(text))))
 
 
 def _plain(text: str) -> str:
-    """Without case; letters with accents in one form, since file systems and spreadsheets write them in two."""
-    return unicodedata.normalize("NFC", text).strip().casefold()
+    """Without case, on one line; letters with accents in one form, since file systems and spreadsheets write them in two."""
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
 
 
 # ---------------------------------------------------------------- use
@@ -240,4 +248,8 @@ def _cells(patient_id: str, exam: Exam, image: FoundImage) -> list[str]:
         ", ".join(f"{name} {value}" for name, value in image.details.items()),
         *(image.recognised_by, image.confidence, image.reason, image.channel or ""),
     )
-    return [f"'{text}" if _CHANGED_BY_SPREADSHEETS.match(text) else text for text in texts]
+    matched = len(_MATCHING) + 1  # and the date, which stands among them
+    exact = [re.sub(r"[*?]", r"[\g<0>]", text) if place < matched else text for place, text in enumerate(texts)]
+    return [
+        f"'{text}" if _CHANGED_BY_SPREADSHEETS.match(text) else text for text in (" ".join(e.split()) for e in exact)
+    ]

@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,8 @@ _SHORTEST_NAME = 3  # letters; fewer tell nobody from another, and stand in ever
 
 _WORD = re.compile(r"[^\W_]+")
 _B_VALUE = re.compile(r"b\d{1,4}")
+_CALLED = re.compile(r"\bb ?=? ?\d{1,4}(?![^\W_])|[^\W_]+")  # a b-value or a word
+_FACTOR = re.compile(r"[a-z]\d")  # e.g. p2, by how much an acquisition was sped up
 # How our own sentences explain dates.
 _EXAMPLES = r"2021-03-14 or 20210314|written 2021-03-14|write it as 2021-03-14"
 _ISO = r"(?<!\d)(?:\d{4}-\d{2}-\d{2}|\d{8})(?!\d)(?:_[\w-]*)?"
@@ -42,86 +44,28 @@ _ISO = r"(?<!\d)(?:\d{4}-\d{2}-\d{2}|\d{8})(?!\d)(?:_[\w-]*)?"
 _OTHER_DATE = r"(?<![\d.])(?:\d{1,2}[./_-]\d{1,2}[./_-](?:\d{4}|\d{2})|\d{4}[./_]\d{1,2}[./_]\d{1,2})(?!\d|\.\d)"
 
 # Words of file names that tell nothing about anybody.
-_HARMLESS = {word.lower() for name in (*CHANNELS, *PUBLISHED_ALIASES) for word in _WORD.findall(name)} | {
-    *(
-        "liver",
-        "mask",
-        "box",
-        "adc",
-        "diff",
-        "t1",
-        "t2",
-        "t1w",
-        "t2w",
-        "pre",
-        "post",
-        "localizer",
-        "sub",
-        "ses",
-        "anat",
-    ),
-    *(
-        "nii",
-        "gz",
-        "json",
-        "csv",
-        "tsv",
-        "bval",
-        "bvec",
-        "dcm",
-        "nrrd",
-        "mha",
-        "zip",
-        "tar",
-        "dicom",
-        "dicomdir",
-        "nifti",
-    ),
-    *(
-        "id",
-        "date",
-        "diagnosis",
-        "last",
-        "seen",
-        "age",
-        "sex",
-        "site",
-        "cohort",
-        "outcomes",
-        "channels",
-        "participants",
-    ),
-    *(
-        "sessions",
-        "labels",
-        "data",
-        "patient",
-        "patients",
-        "case",
-        "subject",
-        "study",
-        "exam",
-        "exams",
-        "image",
-        "images",
-    ),
-    *(
-        "series",
-        "volume",
-        "volumes",
-        "file",
-        "files",
-        "folder",
-        "folders",
-        "table",
-        "row",
-        "column",
-        "liver",
-        "mri",
-        "hcc",
-    ),
-    *("the", "and", "not", "no", "was", "were", "are", "has", "have", "phantom", "true", "false"),
-}
+_HARMLESS = {word.lower() for name in (*CHANNELS, *PUBLISHED_ALIASES) for word in _WORD.findall(name)} | set(
+    _WORD.findall("""
+    liver mask box adc diff t1 t2 t1w t2w pre post localizer sub ses anat
+    nii gz json csv tsv bval bvec dcm nrrd mha zip tar dicom dicomdir nifti
+    id date diagnosis last seen age sex site cohort outcomes channels participants sessions labels data
+    patient patients case subject study exam exams image images series volume volumes file files folder folders
+    table row column mri hcc the and not no was were are has have phantom true false
+    """)
+)
+# Besides, words by which scanners and people call sequences; none that is a person's name too.
+_OF_SEQUENCES = _HARMLESS | set(
+    _WORD.findall("""
+    abdomen arterial ax axial bh blade bolus breath breathhold breathold btfe bssfp calc caipi ce cine contrast cor coronal
+    csi delayed derived dephase dixon dl dual dwi dyn dynamic echo ep ep2d epi equilibrium fat fatsat ffe fiesta fl fl2d fl3d
+    flair flash free fs fse gd gre haste hbp hepatobiliary hold ideal idl in inphase inv ip iso isotropic late lava ls
+    map mbh mdixon mip motion mpr mrcp multi native nav navigator obl oop op opp oppphase opposed out outphase phase plain
+    portal portalvenous propeller qmap r2star radial resolve resp respiratory scout sense space spair spgr spir ssfse star
+    starvibe stir subtraction survey t1wi t2wi tf tfe thrive trace tracew tra transverse transversal trig trigger
+    triggered trufi tse turbo twist unenhanced venous vibe vol water with without
+    run acq desc rec dir part mag b p s t w
+    """)
+)
 
 # ---------------------------------------------------------------- key and pseudonyms
 
@@ -234,6 +178,22 @@ def is_harmless(name: str) -> bool:
     return is_short and all(word in _HARMLESS or _B_VALUE.fullmatch(word) for word in others)
 
 
+def is_technical(text: str) -> bool:
+    """Whether a text is made of the words of sequences, b-values and short numbers alone."""
+    words = _WORD.findall(text.lower())
+    return all(_is_of_sequences(word) or (word.isdigit() and len(word) <= 3) for word in words)
+
+
+def without_others(text: str) -> str:
+    """A description of an image, free text, without all that is no word of sequences: names, dates and numbers among them."""
+    kept = _CALLED.sub(lambda match: match.group() if _is_of_sequences(match.group().lower()) else "…", text)
+    return re.sub(r"…(?:[\W_]*…)+", "…", kept)
+
+
+def _is_of_sequences(word: str) -> bool:
+    return word in _OF_SEQUENCES or bool(_FACTOR.fullmatch(word) or re.fullmatch(r"b ?=? ?\d{1,4}", word))
+
+
 def is_telling(identifier: str) -> bool:
     """Whether an identifier tells a patient from others: ``sub-01`` does, ``images`` and ``A`` do not."""
     has_number = any(letter.isdigit() for letter in identifier)
@@ -276,10 +236,15 @@ def _walk(path: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
 
 def _spellings(name: str) -> set[str]:
-    """A name in whole, as messages print one that is no text, without its suffixes, and its parts (``a+b.nii.gz``)."""
+    """A name in whole, as messages print one that is no text, without its suffixes, and its parts (``a+b.nii.gz``).
+
+    Of a name in BIDS so are the labels (``sub-1_acq-label_T1w``), as far as they are not what sequences are called.
+    """
     printed = name.encode("utf-8", "replace").decode("utf-8")
     stem = re.sub(r"(\.[A-Za-z0-9]{1,6}){1,2}$", "", printed)
-    return {name, printed, Path(printed).stem, stem, *stem.split("+")}
+    parts = stem.split("_") if stem.startswith("sub-") else []
+    labels = {label for part in parts for label in (part, part.partition("-")[2]) if not is_technical(label)}
+    return {name, printed, Path(printed).stem, stem, *stem.split("+"), *labels}
 
 
 def _cells(table: Path) -> set[str]:
@@ -368,6 +333,7 @@ def deidentify(cohort: Cohort, pseudonyms: Pseudonyms, names: Names | None = Non
     ids = [*(patient.patient_id for patient in cohort.patients), *cohort.refused, *cohort.outcomes]
     texts = _Texts(pseudonyms, names, known={i: pseudonyms.name_of(i) for i in ids if is_telling(i)})
     patients = (_patient(patient, pseudonyms, names) for patient in cohort.patients)
+    _refuse_same_name([*(patient.patient_id for patient in cohort.patients), *cohort.refused])
     refused = {
         pseudonyms.name_of(i): deidentify_refusal(refusal, pseudonyms, names, i)
         for i, refusal in cohort.refused.items()
@@ -381,6 +347,16 @@ def deidentify(cohort: Cohort, pseudonyms: Pseudonyms, names: Names | None = Non
         outcomes_refused=None if cohort.outcomes_refused is None else _refusal(cohort.outcomes_refused, texts),
         problems=_problems(cohort.problems, texts),
     )
+
+
+def _refuse_same_name(patient_ids: Sequence[str]) -> None:
+    """Two patients must not become one."""
+    if len({unicodedata.normalize("NFC", patient_id) for patient_id in patient_ids}) < len(patient_ids):
+        message = (
+            "The ids of two patients differ only in how their accents are stored, so they would have one pseudonym. If they "
+            "are one patient, put the exams together; else rename one."
+        )
+        raise Refusal("patient_twice", message)
 
 
 def deidentify_refusal(
@@ -413,7 +389,8 @@ def _patient(patient: Patient, pseudonyms: Pseudonyms, names: Names) -> Patient:
     who = patient.patient_id
     exam_ids = {exam.exam_id: pseudonyms.shift(who, exam.date).isoformat() for exam in patient.exams}
     # An exam may be called 2, and so may much else.
-    known = {old: new for old, new in exam_ids.items() if len(old) >= _SHORTEST_NAME}
+    said = {image.description: without_others(image.description) for exam in patient.exams for image in exam.found}
+    known = {old: new for old, new in (said | exam_ids).items() if len(old) >= _SHORTEST_NAME}
     texts = _Texts(pseudonyms, names, who, known)
     exams = tuple(_exam(exam, pseudonyms.shift(who, exam.date), texts) for exam in patient.exams)
     return Patient(pseudonyms.name_of(who), exams, _problems(patient.problems, texts))
@@ -447,7 +424,7 @@ def _found(image: FoundImage, number: int, texts: _Texts) -> FoundImage:
     return replace(
         image,
         name=f"image {number}" if WITHHELD in name else name,  # names differ within an exam
-        description=texts.clean(image.description),
+        description=texts.clean(without_others(image.description)),
         reason=texts.clean(image.reason),
         details={key: texts.clean(value) for key, value in image.details.items()},
         series_uid="",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from HCCNetLib.readers.channel_table import LEFT_OUT, ChannelTable, ExamChannels, assign_with_table
+from HCCNetLib.readers.channel_table import LEFT_OUT, NOT_USED_BY_TABLE, ChannelTable, ExamChannels, assign_with_table
 from HCCNetLib.readers.channels import (
     B_VALUES,
     CHANNELS,
@@ -121,7 +121,7 @@ def assemble_exam(
                 raise Refusal("liver_twice", f"{names} both say where the liver is. Keep the right one.")
         images, unusable = _images_by_name([f for f in files if f.name not in (LIVER_MASK, LIVER_BOX)], where, table)
         assigned, unknown, more = assign_with_table(images, table, where)
-        unknown += [f"{found.name} ({found.reason})" for found in unusable if found.reason != LEFT_OUT]
+        unknown += [f"{found.name} ({found.reason})" for found in unusable if found.reason not in NOT_USED_BY_TABLE]
         if not_looked_into:
             message = (
                 f"not looked into: {', '.join(not_looked_into)}. Only NIfTI and NRRD images in the exam's own folder are "
@@ -146,10 +146,11 @@ def assemble_exam(
 def _found(named: NamedImage, channel: str | None, table: ExamChannels | None) -> FoundImage:
     """What to remember of an image, where the user's table may have said what it is."""
     found = found_image(named, channel)
-    if table is None or table.look_up(named.name) is None:
+    said = table.look_up(named.name) if table else None
+    if said is None:
         return found
     if channel is None:
-        return replace(found, reason=LEFT_OUT)
+        return replace(found, reason=said.reason)
     return replace(found, recognised_by="table", confidence="certain")
 
 
@@ -230,7 +231,7 @@ def _images_by_name(
         except Refusal as refusal:
             override = table.look_up(file.name) if table else None
             if override is not None and override.channel is None:
-                unusable.append(FoundImage(file.name, reason=LEFT_OUT, files=(file.path,)))
+                unusable.append(FoundImage(file.name, reason=override.reason, files=(file.path,)))
                 continue
             if override is not None or all(is_channel_name(name) for name in file.name.split("+")):
                 raise
@@ -311,6 +312,7 @@ def assemble_patient(
 ) -> Patient:
     """Puts exams in the order of their dates; two of one day are refused, or merged where that was allowed."""
     options = options or ReadingOptions()
+    exams, left_out = without_left_out(exams)
     by_date: dict[datetime.date, list[Exam]] = {}
     for exam in exams:
         by_date.setdefault(exam.date, []).append(exam)
@@ -322,7 +324,24 @@ def assemble_patient(
                 f"the dates."
             )
             raise Refusal("two_exams_one_day", message)
-    return Patient(patient_id, tuple(_merge(by_date[date]) for date in sorted(by_date)), tuple(problems))
+    in_order = tuple(_merge(by_date[date]) for date in sorted(by_date))
+    return Patient(patient_id, in_order, (*problems, *left_out))
+
+
+def without_left_out(exams: Sequence[Exam]) -> tuple[list[Exam], list[Problem]]:
+    """The exams but for those of which the user's table leaves out every image, and a problem for each of these.
+
+    Raises:
+        Refusal: no exam stays.
+    """
+    kept = [exam for exam in exams if not exam.found or any(image.reason != LEFT_OUT for image in exam.found)]
+    if exams and not kept:
+        raise Refusal("no_exams", "The table of channels leaves out every image of the patient. Correct it.")
+    message = "exam {} was left out: the table of channels leaves out all of its images."
+    gone = [
+        Problem("exam_left_out", message.format(exam.exam_id)) for exam in exams if not any(exam is one for one in kept)
+    ]
+    return kept, gone
 
 
 def _merge(same_day: Sequence[Exam]) -> Exam:

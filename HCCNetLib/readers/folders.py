@@ -10,7 +10,8 @@ from pathlib import Path
 from HCCNetLib.readers.dates import date_in_name
 from HCCNetLib.readers.exams import NamedFile, ReadingOptions, assemble_exam, assemble_patient
 from HCCNetLib.readers.images import LIVER_BOX, image_stem
-from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
+from HCCNetLib.readers.outcomes import OUTCOMES_FILE, make_cohort, outcomes_beside
+from HCCNetLib.readers.rows import CONTROLS
 from HCCNetLib.records import Cohort, Patient, Problem, Refusal
 
 # What an exam may be packed into, and images that are not read here.
@@ -19,6 +20,7 @@ _OTHER_IMAGES = (
     *(".dcm", ".ima", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".par", ".rec"),
     *(".nrrd.gz", ".img.gz"),
 )
+_ICON = "Icon\r"  # macOS puts it into folders that have a picture of their own
 
 
 def entries(folder: Path) -> list[Path]:
@@ -28,7 +30,7 @@ def entries(folder: Path) -> list[Path]:
         Refusal: no permission, or a name that is not valid Unicode.
     """
     try:
-        found = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        found = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name != _ICON)
     except PermissionError as error:
         raise Refusal("no_permission", f"{readable(folder)} can't be opened: no permission to read it.") from error
     for path in found:
@@ -39,7 +41,7 @@ def entries(folder: Path) -> list[Path]:
 
 def readable(path: Path) -> str:
     """A path's name as text that can be printed and stored."""
-    return path.name.encode("utf-8", "replace").decode("utf-8")
+    return CONTROLS.sub("?", path.name.encode("utf-8", "replace").decode("utf-8"))
 
 
 def name_as_given(folder: Path) -> str:
@@ -147,6 +149,13 @@ def _refuse_if_exam(folder: Path) -> None:
         raise Refusal("undated_folder", message)
 
 
+def passed_over(folder: Path, reason: str) -> Problem:
+    """That a folder was not read; a patient in another form than the others would else be missed in silence."""
+    more = " It does hold images: if they are a patient's, give it as an INPUT of its own."
+    told = more if holds_images(folder.rglob("*")) else ""
+    return Problem("passed_over", f"The folder {folder.name} was passed over: {reason}{told}")
+
+
 def holds_images(paths: Iterable[Path]) -> bool:
     """Whether any of the paths is an image, by its name or, of a file without suffix, by DICOM's mark."""
     return any(
@@ -180,16 +189,8 @@ def read_cohort_folder(folder: Path, options: ReadingOptions | None = None) -> C
             if is_patient_folder(subfolder):
                 patients.append(read_patient_folder(subfolder, options))
             else:
-                message = f"The folder {subfolder.name} was passed over: it holds no folder named by a date."
-                problems.append(Problem("passed_over", message))
+                problems.append(passed_over(subfolder, "it holds no folder named by a date."))
         except Refusal as refusal:
             refused[subfolder.name] = refusal
     outcomes = outcomes_beside(folder / OUTCOMES_FILE, [*(p.patient_id for p in patients), *refused])
-    return Cohort(
-        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
-        refused=refused,
-        outcomes=outcomes.of,
-        outcomes_refused=outcomes.refused,
-        problems=(*problems, *outcomes.problems),
-        form="cohort folder",
-    )
+    return make_cohort("cohort folder", patients, refused, outcomes, problems)

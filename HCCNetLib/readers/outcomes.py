@@ -8,7 +8,7 @@ from pathlib import Path
 
 from HCCNetLib.readers.dates import parse_date
 from HCCNetLib.readers.rows import read_rows
-from HCCNetLib.records import Outcome, Patient, Problem, Refusal
+from HCCNetLib.records import Cohort, Outcome, Patient, Problem, Refusal
 
 OUTCOMES_FILE = "outcomes.csv"
 _COLUMNS = ("patient_id", "diagnosis_date", "last_seen_date")
@@ -75,7 +75,25 @@ def outcomes_beside(
     return Outcomes(outcomes, None, (Problem("outcomes_without_exams", message),))
 
 
-def with_outcome(patient: Patient, outcomes: Mapping[str, Outcome]) -> Patient:
+def make_cohort(
+    form: str,
+    patients: Iterable[Patient],
+    refused: Mapping[str, Refusal],
+    outcomes: Outcomes,
+    problems: Iterable[Problem] = (),
+) -> Cohort:
+    """What was read of an input and of the outcomes beside it."""
+    return Cohort(
+        patients=tuple(_with_outcome(patient, outcomes.of) for patient in patients),
+        refused=refused,
+        outcomes=outcomes.of,
+        outcomes_refused=outcomes.refused,
+        problems=(*problems, *outcomes.problems),
+        form=form,
+    )
+
+
+def _with_outcome(patient: Patient, outcomes: Mapping[str, Outcome]) -> Patient:
     """The patient, with a problem where the diagnosis was known by the latest exam: then there is no risk left."""
     outcome = outcomes.get(patient.patient_id)
     if outcome is None or outcome.diagnosis_date is None or outcome.diagnosis_date > patient.landmark.date:

@@ -17,7 +17,7 @@ from HCCNetLib.readers.channels import plain_name
 from HCCNetLib.readers.dates import parse_date
 from HCCNetLib.readers.exams import NamedFile, ReadingOptions, assemble_exam, assemble_patient
 from HCCNetLib.readers.folders import entries, exam_files, holds_images, not_looked_into
-from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
+from HCCNetLib.readers.outcomes import OUTCOMES_FILE, make_cohort, outcomes_beside
 from HCCNetLib.readers.rows import read_rows
 from HCCNetLib.records import Cohort, Exam, Patient, Problem, Refusal
 
@@ -62,14 +62,7 @@ def read_published_layout(folder: Path, options: ReadingOptions | None = None) -
             f"need {OUTCOMES_FILE} (patient_id, diagnosis_date, last_seen_date) beside the folders {IMAGES} and {LABELS}."
         )
         problems.append(Problem("labels_not_used", message))
-    return Cohort(
-        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
-        refused=refused,
-        outcomes=outcomes.of,
-        outcomes_refused=outcomes.refused,
-        problems=(*problems, *outcomes.problems),
-        form="published layout",
-    )
+    return make_cohort("published layout", patients, refused, outcomes, problems)
 
 
 def _read_labels(path: Path) -> tuple[dict[str, dict[int, list[str]]], Sequence[str]]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from HCCNetLib.records import Refusal
+
+# Not text but orders to a terminal, line ends within names, and what turns the direction of writing round.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_BETWEEN_CELLS = str.maketrans("", "", "\t\r\n")
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -28,7 +33,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
         raise Refusal("no_permission", f"{path.name} can't be opened: no permission to read it.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal("unreadable_file", f"{path.name} can't be read as UTF-8 text. Save it as CSV UTF-8.") from error
-    if "\0" in text:
+    if CONTROLS.search(text.translate(_BETWEEN_CELLS)):
         raise Refusal("bad_table", f"{path.name} holds characters that are no text. Save it as CSV UTF-8.")
     header = text.split("\n", 1)[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in header and ";" in header else ","

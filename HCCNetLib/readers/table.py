@@ -8,7 +8,7 @@ from HCCNetLib.readers.channels import is_channel_name
 from HCCNetLib.readers.dates import parse_date
 from HCCNetLib.readers.exams import NamedFile, ReadingOptions, assemble_exam, assemble_patient
 from HCCNetLib.readers.images import LIVER_BOX, LIVER_MASK, SUFFIXES
-from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
+from HCCNetLib.readers.outcomes import OUTCOMES_FILE, make_cohort, outcomes_beside
 from HCCNetLib.readers.rows import read_rows
 from HCCNetLib.records import Cohort, Exam, Patient, Refusal
 
@@ -37,14 +37,7 @@ def read_cohort_table(path: Path, options: ReadingOptions | None = None) -> Coho
         except Refusal as refusal:
             refused[patient_id] = refusal
     outcomes = outcomes_beside(path.with_name(OUTCOMES_FILE), list(rows_of))
-    return Cohort(
-        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
-        refused=refused,
-        outcomes=outcomes.of,
-        outcomes_refused=outcomes.refused,
-        problems=outcomes.problems,
-        form="cohort table",
-    )
+    return make_cohort("cohort table", patients, refused, outcomes)
 
 
 def _read_exam(table: Path, number: int, row: dict[str, str], options: ReadingOptions) -> Exam:

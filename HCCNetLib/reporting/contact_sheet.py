@@ -17,7 +17,7 @@ from HCCNetLib.inference import NOTICE
 from HCCNetLib.preprocessing.field import locate_liver
 from HCCNetLib.records import Exam, FoundImage, Grid, Image, Patient, Refusal, months_between
 from HCCNetLib.reporting import colours, lettering
-from HCCNetLib.reporting.inspection import details_text, found_channels, in_order
+from HCCNetLib.reporting.inspection import details_text, found_channels, in_order, name_apart
 from HCCNetLib.reporting.slices import AXIAL, CORONAL, PatientOrder, Plane, to_voxels
 
 Pixels = NDArray[np.uint8]
@@ -192,8 +192,9 @@ def _caption(found: FoundImage | None, cut: _Cut | None) -> list[str]:
     if found is None:
         return []
     details = details_text(found.details)
-    apart = "" if details in found.name else details
-    return [found.name, apart if cut is None or cut.is_shared else _ELSEWHERE]
+    name = name_apart(found.name, details)
+    apart = "" if details in name else details
+    return [name, apart] if cut is None or cut.is_shared else [found.name, _ELSEWHERE]
 
 
 def _pictures(image: Image, cut: _Cut | None, frame: _Frame) -> Pixels:

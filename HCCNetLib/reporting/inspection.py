@@ -47,6 +47,11 @@ def details_text(details: Mapping[str, str]) -> str:
     return ", ".join(f"{value} s" if name == "seconds" else f"{name} {value}" for name, value in details.items())
 
 
+def name_apart(name: str, details: str) -> str:
+    """An image's name without the details that stand beside it."""
+    return name.removesuffix(f", {details}") if details else name
+
+
 def _months_before(exam: Exam, patient: Patient) -> float:
     return months_between(exam.date, patient.landmark.date)
 
@@ -99,7 +104,7 @@ def _describe_exam(exam: Exam, patient: Patient, problems: Sequence[Problem], re
     return {
         "exam_id": exam.exam_id,
         "date": exam.date.isoformat(),
-        "months_before_latest": round(_months_before(exam, patient), 2),
+        "months_before_latest": round(_months_before(exam, patient), 4),
         "channels": channels,
         "liver": "mask" if exam.liver_mask is not None else "box" if exam.liver_box is not None else None,
         "not_used": [
@@ -178,7 +183,7 @@ def _rows(exam: Content) -> list[list[str]]:
     return [
         [
             channel,
-            _called(image),
+            _called({**image, "name": name_apart(image["name"], details_text(image["details"]))}),
             *(_geometry(image) if image["shape"] else ("can't be used", "", "")),
             details_text(image["details"]),
             f"{image['recognised_by']}, {image['confidence']}" if image["recognised_by"] else "",

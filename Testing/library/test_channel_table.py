@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import series_tags, write_series
 from helpers import DWI, centred_affine, write_nifti, write_patient
 
 from HCCNetLib.commands.main import main
@@ -213,7 +214,8 @@ def test_a_written_table_reads_back_as_it_was(tmp_path: Path, name: str) -> None
     channels = read_channel_table(tmp_path / name)
     exam = channels.for_exam("0012", "20210314", DAY)
     overrides = [exam.look_up(image.name, image.description) for image in FOUND]
-    assert overrides == [Override(image.channel, row) for row, image in enumerate(FOUND, start=2)]
+    said = [(override.channel, override.row) for override in overrides if override is not None]
+    assert said == [(image.channel, row) for row, image in enumerate(FOUND, start=2)]
     assert channels.unused() == []
     assert channels.for_exam("12", "20210314", DAY).look_up("007") is None
 
@@ -291,3 +293,65 @@ def test_a_table_of_no_use_is_not_written(
         run("inspect", tmp_path, *arguments)
     assert stopped.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- whole exams
+
+
+def test_an_exam_is_left_out_where_each_image_has_a_dash_and_that_is_told(tmp_path: Path) -> None:
+    patient = write_patient(tmp_path / "P1", ("2020-01-05", "2021-03-14"))
+    channels = table(tmp_path, "2021-03-14,-", header="exam,channel")
+    (read,) = read_input(patient, ReadingOptions(channel_table=channels)).patients
+    assert [exam.exam_id for exam in read.exams] == ["2020-01-05"]
+    assert messages(read.problems) == [
+        "exam 2021-03-14 was left out: the table of channels leaves out all of its images."
+    ]
+
+
+def test_an_exam_stays_where_its_cells_were_left_empty(tmp_path: Path) -> None:
+    patient = write_patient(tmp_path / "P1", ("2020-01-05", "2021-03-14"))
+    channels = table(tmp_path, "2021-03-14,", header="exam,channel")
+    (read,) = read_input(patient, ReadingOptions(channel_table=channels)).patients
+    assert [len(exam.images) for exam in read.exams] == [4, 0]
+    assert {image.reason for image in read.exams[1].found} == {"the table of channels names no channel for it"}
+
+
+def test_a_table_that_leaves_out_everything_is_refused(tmp_path: Path) -> None:
+    patient = write_patient(tmp_path / "P1", ("2020-01-05",))
+    channels = table(tmp_path, "*,-")
+    refusal = refusal_of(lambda: read_input(patient, ReadingOptions(channel_table=channels)))
+    assert refusal.code == "no_exams"
+
+
+def test_a_dicom_exam_stays_unless_the_table_leaves_it_out(tmp_path: Path) -> None:
+    volume = np.arange(8**3, dtype=np.float32).reshape(SHAPE)
+    for date in ("20200105", "20210317"):
+        write_series(tmp_path / "dicom" / date, volume, AFFINE, series_tags("P1", date, description="ep2d_diff b800"))
+    for cell, days in (("", ["2020-01-05", "2021-03-17"]), ("-", ["2020-01-05"])):
+        channels = table(tmp_path, f"2021-03-17,{cell}", header="exam,channel")
+        (read,) = read_input(tmp_path / "dicom", ReadingOptions(channel_table=channels)).patients
+        assert [exam.exam_id for exam in read.exams] == days
+        assert ("exam_left_out" in {problem.code for problem in read.problems}) == (cell == "-")
+
+
+def test_names_with_wildcards_line_ends_and_months_read_back_as_they_were(tmp_path: Path) -> None:
+    names = {"T2* axial": "T2_short", "T2w axial": None, "which?": "T2_long", "MAR01": "T1_in", "two\nlines": "T1_out"}
+    found = tuple(FoundImage(name, name, channel=channel) for name, channel in names.items())
+    cohort = Cohort((Patient("SEP?1", (Exam("e*", DAY, {}, found=found),)),))
+    write_table(tmp_path / "channels.csv", channel_rows(cohort))
+    assert "'MAR01" in (tmp_path / "channels.csv").read_text(encoding="utf-8")
+    exam = read_channel_table(tmp_path / "channels.csv").for_exam("SEP?1", "e*", DAY)
+    overrides = [exam.look_up(image.name, image.description) for image in found]
+    assert [override and (override.channel, override.row) for override in overrides] == [
+        (image.channel, row) for row, image in enumerate(found, start=2)
+    ]
+
+
+def test_a_written_table_tells_whose_rows_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("P1", "P2"):
+        write_patient(tmp_path / "cohort" / name, ("2020-01-05",))
+    write_exam(tmp_path / "cohort" / "P2" / "2020-01-05", ("T1A", "T1_arterial"))
+    path = tmp_path / "channels.csv"
+    assert main(["inspect", str(tmp_path / "cohort"), "--write-channels", str(path)]) == 1
+    assert "has no rows for the 1 refused patient(s)" in capsys.readouterr().err
+    assert "P2" not in path.read_text(encoding="utf-8")

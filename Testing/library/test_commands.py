@@ -725,6 +725,15 @@ def test_doctor_prints_versions_and_ends_well(capsys: pytest.CaptureFixture[str]
     assert "memory " in said
 
 
+def test_doctor_tells_what_reads_and_decodes_dicom_and_nrrd(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor") == 0
+    said = capsys.readouterr().out
+    for package in ("pydicom", "pylibjpeg-openjpeg", "python-gdcm", "pynrrd"):
+        assert f"\n{package} " in said
+    old = {"pydicom": "2.4.4", "torch": "2.8"}
+    assert find_notes(old.get) == ["Reading DICOM needs pydicom 3; 2.4.4 is installed: pip install 'hccnet[dicom]'."]
+
+
 def test_doctor_knows_bad_combinations() -> None:
     old = {"torch": "2.2.2", "numpy": "2.4.6", "monai": "1.6.1"}
     problems = find_problems(old.get, works=lambda: False)

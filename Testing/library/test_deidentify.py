@@ -131,6 +131,43 @@ def test_harmless_is_what_is_made_of_the_words_of_channels(name: str, harmless: 
     assert is_harmless(name) == harmless
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("t1_vibe_fs_tra_bh native", "t1_vibe_fs_tra_bh native"),
+        ("ep2d_diff b=800 p2", "ep2d_diff b=800 p2"),
+        ("referral Anna Mueller, sister; t1 vibe arterial PAT-4711", "…; t1 vibe arterial …"),
+        ("t1 vibe 05JAN2020", "t1 vibe …"),
+        ("t1 JAN 5 2020 venous 20200105103000", "t1 … venous …"),
+        ("dwi 200105 b800 of 05.01.20", "dwi … b800 …"),
+    ],
+)
+def test_a_description_keeps_only_what_sequences_are_called_also_in_sentences(said: str, told: str) -> None:
+    found = FoundImage("series 8", said)
+    exam = Exam("7", DAY, {}, problems=(Problem("p", f"T1_native is series 8 ({said}).", "7"),), found=(found,))
+    (patient,) = deidentify(Cohort((Patient("PAT-4712", (exam,)),)), Pseudonyms(KEY)).patients
+    assert patient.exams[0].found[0].description == told
+    assert patient.exams[0].problems[0].message == f"T1_native is series 8 ({told})."
+
+
+def test_labels_of_bids_names_are_withheld_where_no_sequence_is_called_so(tmp_path: Path) -> None:
+    session = tmp_path / "sub-07" / "ses-20210317"
+    for label in ("haste", "JaneRoe", "20210317"):
+        write_nifti(session / "anat" / f"sub-07_ses-20210317_acq-{label}_T2w.nii.gz", np.ones((8, 8, 8)), np.eye(4))
+    (tmp_path / "sub-07" / "sub-07_sessions.tsv").write_text("session_id\tacq_time\nses-20210317\t2021-03-17\n")
+    (patient,) = read_input(tmp_path, ReadingOptions(pseudonyms=Pseudonyms(KEY))).patients
+    assert [found.name for found in patient.exams[0].found] == ["image 1", "image 2", "anat/acq-haste_T2w"]
+    assert "JaneRoe" not in repr(patient.exams[0].problems)
+
+
+def test_two_patients_whose_names_differ_in_how_accents_are_stored_are_not_made_one(tmp_path: Path) -> None:
+    for name in ("Mu\u0308ller", "Müller"):
+        write_patient(tmp_path / "cohort" / name, ("2021-03-17",))
+    if len(list((tmp_path / "cohort").iterdir())) == 2:  # some file systems know but one way
+        refusal = refusal_of(lambda: read_input(tmp_path / "cohort", ReadingOptions(pseudonyms=Pseudonyms(KEY))))
+        assert refusal.code == "patient_twice"
+
+
 def test_short_ids_do_not_spoil_sentences() -> None:
     assert cleaned("a folder of exam 1", "A") == "a folder of exam 1"
     assert cleaned("The image of exam 1", "images") == "The image of exam 1"
@@ -177,7 +214,7 @@ def test_every_text_of_a_cohort_is_cleaned_and_nothing_else_changes() -> None:
     assert one.liver_mask.source == f"{date}/liver_mask"
     assert one.problems == (Problem("p", f"{date}: {date}", date),)
     assert one.unknown_files == (f"{john} (is {john}.nii.gz)",)
-    assert one.found[0] == FoundImage(f"{john} scan", f"T1 {date}", reason=f"as {john} says", details={"of": date})
+    assert one.found[0] == FoundImage(f"{john} scan", "T1 …", reason=f"as {john} says", details={"of": date})
     assert one.found[1].name == "image 2"
     day_of_jane = shifted("2021-03-17", "DOE_JANE")
     assert clean.refused[jane].message == f"exam {day_of_jane}: {jane}"

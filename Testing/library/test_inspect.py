@@ -83,7 +83,7 @@ def test_the_table_says_of_every_channel_what_it_was_found_as():
     assert lines[3].split() == ["DWI_b800", "array.nii.gz", "40×36×30", "8×8×8", "LPS"]
     assert lines[4] == "  2021-03-14 (late), latest exam"
     dwi, arterial = lines[6:8]
-    assert " ".join(dwi.split()) == "DWI_b800 series 8, b 800: ep2d_diff 40×36×30 8×8×8 LPS b 800 b-value, certain"
+    assert " ".join(dwi.split()) == "DWI_b800 series 8: ep2d_diff 40×36×30 8×8×8 LPS b 800 b-value, certain"
     assert arterial.strip().startswith("T1_arterial  series 20, phase 2: t1_vibe")
     assert "… " in arterial
     assert arterial.endswith("phase 2 of 6, +25 s  time after contrast, probable")
@@ -109,6 +109,13 @@ def test_many_images_that_are_not_used_stand_below_the_channels_the_nearest_firs
     assert lines[-2].strip() == "and 7 more for other reasons (all with --json)"
     assert len(lines) < 25
     assert all(len(line) <= 120 for line in lines)
+
+
+def test_months_are_rounded_once():
+    early, late = (Exam(f"{d}", d, {}) for d in (datetime.date(2019, 2, 5), datetime.date(2020, 7, 17)))
+    assert "2019-02-05, 17.3 months before" in patient_text(
+        describe_patient(Patient("P", (early, late)), None, [], None)
+    )
 
 
 def test_one_image_that_is_not_used_and_a_text_over_several_lines_stay_one_line():
@@ -195,7 +202,7 @@ def test_json_has_the_same_and_nothing_that_may_identify_a_patient(monkeypatch, 
     assert patient["would_be_refused"] is None
     early, late = patient["exams"]
     assert set(early) == set(late) == EXAM_KEYS
-    assert (early["months_before_latest"], late["months_before_latest"]) == (14.26, 0)
+    assert (early["months_before_latest"], late["months_before_latest"]) == (14.2587, 0)
     assert list(late["channels"]) == ["DWI_b800", "T1_arterial"]
     assert late["channels"]["DWI_b800"] == {
         "name": "series 8, b 800",
@@ -361,7 +368,8 @@ def test_rows_and_columns_are_named_and_empty_cells_say_why():
     first, second = place("2020-01-05"), place("2021-03-14")
     assert place("Muller 7")[0] < dwi[0] < first[0] < second[0] < place(NOTICE)[0]
     assert first[0] < place("14.3 months")[0] < place("before latest")[0] < second[0] < place("latest exam")[0]
-    assert place("series 8, b 800", 150)[0] == second[0]  # beside the date; b 800 is not said twice
+    assert place("series 8", 150)[0] == second[0]  # beside the date
+    assert second[0] < place("b 800", 150)[0] < place("latest exam")[0] + 4  # below it, and not said twice
     assert place("cut at its own centre", 150)[0] > place("series 20, phase 2", 150)[0]
     unreadable = place("can't be read", 150)
     assert abs(unreadable[1] - dwi[1]) < 150

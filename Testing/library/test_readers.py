@@ -218,7 +218,8 @@ def test_the_shared_series_are_a_cohort_of_three(shared_data: Path) -> None:
     cohort = read_input(shared_data / "series")
     assert [(p.patient_id, len(p.exams)) for p in cohort.patients] == [("RA01", 4), ("RA02", 3), ("RA03", 2)]
     assert [p.message for p in cohort.problems] == [
-        "The folder truth was passed over: it holds no folder named by a date."
+        "The folder truth was passed over: it holds no folder named by a date. It does hold images: if they are a patient's, "
+        "give it as an INPUT of its own."
     ]
     missing = refusal_of(lambda: require_channels(cohort.patients[2], CHANNELS[:8]))
     assert missing.message.startswith("Exam 2021-06-20 lacks DWI_b400, T1_arterial")
@@ -568,6 +569,16 @@ def test_what_is_no_input_is_told_what_was_expected(
     tmp_path: Path, make: Callable[[Path], Path], sentence: str
 ) -> None:
     assert sentence in refusal_of(lambda: read_input(make(tmp_path))).message
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines", "\u202edetrevni"])
+def test_names_that_would_steer_a_terminal_are_refused(tmp_path: Path, name: str) -> None:
+    write_patient(tmp_path / "cohort" / name, ("2020-01-05",), DWI[:1])
+    message = refusal_of(lambda: read_input(tmp_path / "cohort")).message
+    assert message.isprintable()
+    assert message.endswith("holds characters that can't be read. Rename it.")
+    table = write_table(tmp_path, [f"P{name.replace(chr(10), chr(7))},e,2020-01-05,a.nii.gz,1"])
+    assert "holds characters that are no text" in refusal_of(lambda: read_input(table)).message
 
 
 def test_no_message_names_the_patient(tmp_path: Path) -> None:

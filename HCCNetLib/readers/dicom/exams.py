@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from HCCNetLib.readers.assignment import SeriesChannels, channels_of_series
-from HCCNetLib.readers.channel_table import LEFT_OUT
+from HCCNetLib.readers.channel_table import Override
 from HCCNetLib.readers.channels import b_value_of
 from HCCNetLib.readers.dicom.files import begins_like_dicom, quietly, read_header, require_pydicom, walk
 from HCCNetLib.readers.dicom.frames import MR_CLASSES, Alike, Frame, frames_of
@@ -18,10 +18,10 @@ from HCCNetLib.readers.dicom.image import image_of
 from HCCNetLib.readers.dicom.kinds import MAGNITUDE, kind_of
 from HCCNetLib.readers.dicom.stacks import Stack, name_of, stacks_of
 from HCCNetLib.readers.dicom.studies import Visit, by_patient, look_at_body_parts, look_at_patient, visits_of
-from HCCNetLib.readers.exams import ReadingOptions, in_exam, look_at_date
+from HCCNetLib.readers.exams import ReadingOptions, in_exam, look_at_date, without_left_out
 from HCCNetLib.readers.folders import name_as_given
 from HCCNetLib.readers.image_types import dixon_of_type
-from HCCNetLib.readers.outcomes import OUTCOMES_FILE, outcomes_beside, with_outcome
+from HCCNetLib.readers.outcomes import OUTCOMES_FILE, make_cohort, outcomes_beside
 from HCCNetLib.readers.series import SeriesFacts, is_t1, plane_of, protocol_of
 from HCCNetLib.readers.timing import seconds_after_contrast
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Patient, Problem, Refusal
@@ -58,14 +58,7 @@ def read_dicom(path: Path, options: ReadingOptions | None = None) -> Cohort:
         raise Refusal("no_images", _nothing_found(scan))
     folder = path if path.is_dir() else path.parent
     outcomes = outcomes_beside(folder / OUTCOMES_FILE, [*(p.patient_id for p in patients), *refused])
-    return Cohort(
-        patients=tuple(with_outcome(patient, outcomes.of) for patient in patients),
-        refused=refused,
-        outcomes=outcomes.of,
-        outcomes_refused=outcomes.refused,
-        problems=(*scan.problems(), *outcomes.problems),
-        form=FORM,
-    )
+    return make_cohort(FORM, patients, refused, outcomes, scan.problems())
 
 
 # ---------------------------------------------------------------- files
@@ -168,11 +161,8 @@ def _read_patient(patient_id: str, frames: list[Frame], options: ReadingOptions)
         )
         raise Refusal("missing_patient_id", message)
     problems = [] if options.one_patient else look_at_patient(frames)
-    exams = [_read_exam(patient_id, visit, options) for visit in visits]
-    kept = [exam for exam in exams if exam is not None]
-    if not kept:
-        raise Refusal("no_exams", "The table of channels leaves no image of the patient. Correct it.")
-    return Patient(patient_id, tuple(kept), tuple(problems))
+    exams, left_out = without_left_out([_read_exam(patient_id, visit, options) for visit in visits])
+    return Patient(patient_id, tuple(exams), (*problems, *left_out))
 
 
 @dataclass(frozen=True)
@@ -184,26 +174,22 @@ class _Candidate:
     facts: SeriesFacts
 
 
-def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam | None:
-    """An exam with the channels that its volumes surely are; None where the user's table leaves nothing of it."""
+def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam:
+    """An exam with the channels that its volumes surely are."""
     exam_id = visit.date.isoformat()
     where = f"exam {exam_id}"
     try:
         problems = [*look_at_date(visit.date), *visit.problems, *look_at_body_parts(visit)]
         candidates = _candidates(visit)
         table = options.channels_of(patient_id, exam_id, visit.date)
-        chosen: dict[str, str | None] = {}
-        for candidate in candidates:
-            said = table.look_up(candidate.name, candidate.facts.description) if table else None
-            if said is not None:
-                chosen[candidate.name] = said.channel
-        if candidates and set(chosen.values()) == {None} and len(chosen) == len(candidates):
-            return None
+        looked_up = {c.name: table.look_up(c.name, c.facts.description) for c in candidates} if table else {}
+        said = {name: override for name, override in looked_up.items() if override is not None}
+        chosen = {name: override.channel for name, override in said.items()}
         _refuse_unusable_choice(candidates, chosen)
         assigned = channels_of_series({c.name: c.facts for c in candidates}, where, chosen)
     except Refusal as refusal:
         raise in_exam(refusal, exam_id) from refusal
-    found = tuple(_found(candidate, assigned, chosen) for candidate in candidates)
+    found = tuple(_found(candidate, assigned, said) for candidate in candidates)
     stacks = {candidate.name: candidate.stack for candidate in candidates}
     images = {
         channel: image_of(stacks[name].frames, grid, name)
@@ -318,7 +304,7 @@ def _when(stack: Stack, first: Stack, since: float | None) -> str:
 # ---------------------------------------------------------------- what became of each
 
 
-def _found(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str, str | None]) -> FoundImage:
+def _found(candidate: _Candidate, assigned: SeriesChannels, said: Mapping[str, Override]) -> FoundImage:
     stack, facts = candidate.stack, candidate.facts
     channel, by = next(((c, by) for c, (name, by) in assigned.channels.items() if name == candidate.name), (None, ""))
     confidence: Confidence = "none"
@@ -333,7 +319,7 @@ def _found(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str,
         channel=channel,
         recognised_by=by,
         confidence=confidence,
-        reason="" if channel is not None else _reason(candidate, assigned, chosen),
+        reason="" if channel is not None else _reason(candidate, assigned, said),
         grid=stack.grid,
         details=stack.details,
         series_uid=stack.frames[0].series_uid,
@@ -341,11 +327,11 @@ def _found(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str,
     )
 
 
-def _reason(candidate: _Candidate, assigned: SeriesChannels, chosen: Mapping[str, str | None]) -> str:
+def _reason(candidate: _Candidate, assigned: SeriesChannels, said: Mapping[str, Override]) -> str:
     """Why a volume is no channel, as a clause."""
     stack, name = candidate.stack, candidate.name
-    if name in chosen:
-        return LEFT_OUT
+    if name in said:
+        return said[name].reason
     if candidate.facts.unfit:
         return candidate.facts.unfit
     if stack.refusal is not None:

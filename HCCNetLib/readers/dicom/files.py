@@ -30,15 +30,7 @@ _CHUNK, _MOST_UNFOLDED = 1024**2, 512 * 1024**2  # bytes
 OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr")
 _NOT_DICOM = (
     *OTHER_IMAGES,
-    ".json",
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".xml",
-    ".html",
-    ".pdf",
-    ".png",
-    ".jpg",
+    *(".json", ".csv", ".tsv", ".txt", ".xml", ".html", ".pdf", ".png", ".jpg"),
 )
 
 
@@ -122,6 +114,11 @@ def is_dicom_folder(folder: Path) -> bool:
             return False
         found = found or is_dicom(path)
     return found
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether any file below a folder is DICOM."""
+    return any(map(is_dicom, walk(folder)))
 
 
 @functools.cache
