@@ -239,10 +239,11 @@ def _frames(header: Header) -> Iterator[Frame]:
     if not 1 <= count <= _MOST_FRAMES or (own and len(own) < count):
         raise ValueError("the number of frames does not fit")
     common = _common(header)
+    whole, for_all = _Values(tags), [_Values(item) for item in shared[:1]]
     # Nothing says where each frame of another kind of object lies, how many ever it has.
     for index in range(count if own else 1):
-        places = [*own[index : index + 1], *shared[:1]]
-        yield Frame(path=header.path, index=index, **common, **_of_frame(tags, places))
+        places = [*(_Values(item) for item in own[index : index + 1]), *for_all]
+        yield Frame(path=header.path, index=index, **common, **_of_frame(whole, places))
 
 
 def _common(header: Header) -> dict[str, Any]:
@@ -322,17 +323,61 @@ def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- single values
 
 
-def _value(tags: Any, tag: int) -> Any:
-    """An element's value, None where it is missing or no value of its kind."""
+class _Values:
+    """A dataset's values, each looked up once: what all frames of a file share is asked for as often as it has frames.
+
+    Args:
+        tags: the dataset.
+    """
+
+    __slots__ = ("_items", "_known", "_privates", "groups", "tags")
+
+    def __init__(self, tags: Any) -> None:
+        self.tags = tags
+        self.groups = {int(tag) >> 16 for tag in tags.keys()}  # noqa: SIM118 (a dataset iterates over elements)
+        self._known: dict[int, Any] = {}
+        self._items: dict[int, Sequence[Any]] = {}
+        self._privates: dict[_Private, Any] = {}
+
+    def value(self, tag: int) -> Any:
+        """An element's value, None where it is missing or no value of its kind."""
+        if tag not in self._known:
+            self._known[tag] = _value_in(self.tags, tag) if tag >> 16 in self.groups else None
+        return self._known[tag]
+
+    def items(self, tag: int) -> Sequence[Any]:
+        """The items of a sequence."""
+        if tag not in self._items:
+            self._items[tag] = [_Values(item) for item in _as_items(self.value(tag))]
+        return self._items[tag]
+
+    def private(self, private: _Private) -> Any:
+        """A vendor's element."""
+        if private.group not in self.groups:
+            return None
+        if private not in self._privates:
+            self._privates[private] = _private_in(self, private)
+        return self._privates[private]
+
+
+def _value_in(tags: Any, tag: int) -> Any:
     try:
         return tags[tag].value if tag in tags else None
     except signs_of_damage():
         return None
 
 
-def _items(tags: Any, tag: int) -> Sequence[Any]:
-    value = _value(tags, tag)
+def _as_items(value: Any) -> Sequence[Any]:
     return value if value is not None and type(value).__name__ == "Sequence" else ()
+
+
+def _value(tags: Any, tag: int) -> Any:
+    """An element's value, None where it is missing or no value of its kind."""
+    return tags.value(tag) if isinstance(tags, _Values) else _value_in(tags, tag)
+
+
+def _items(tags: Any, tag: int) -> Sequence[Any]:
+    return tags.items(tag) if isinstance(tags, _Values) else _as_items(_value(tags, tag))
 
 
 def _text(tags: Any, tag: int) -> str:
@@ -409,7 +454,7 @@ def _scale(tags: Any, places: Sequence[Any], tag: int, default: float) -> float:
     if number is not None:
         return number
     items = [item for place in places for item in _items(place, _GROUPS[tag])]
-    is_there = any(tag in item and len(item.get_item(tag).value or "") > 0 for item in (*items, tags))
+    is_there = any(tag in item.tags and len(item.tags.get_item(tag).value or "") > 0 for item in (*items, tags))
     return math.nan if is_there else default
 
 
@@ -448,7 +493,11 @@ def _acquired(tags: Any, of_frame: Any) -> datetime.datetime | None:
 # ---------------------------------------------------------------- vendors
 
 
-def _private(tags: Any, private: _Private) -> Any:
+def _private(tags: _Values, private: _Private) -> Any:
+    return tags.private(private)
+
+
+def _private_in(tags: _Values, private: _Private) -> Any:
     """A vendor's element in whichever block its creator reserved; where creators were removed, in the usual one."""
     usual = private.group << 16 | 0x1000 | private.element
     reserved = False
