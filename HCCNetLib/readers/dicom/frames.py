@@ -26,6 +26,7 @@ MR_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR",
 }
 _MOST_FRAMES = 50_000
+_LONGEST_MS = 86_400_000.0  # a day
 _SHORTEST_NAME = 3  # letters; fewer are words of protocols too
 
 _Vector = tuple[float, ...]
@@ -312,7 +313,7 @@ def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
         "echo_time": _first(find(_EFFECTIVE_ECHO_TIME)) or _number(tags, _ECHO_TIME),
         "inversion_time": inversion,
         "temporal_position": _as_whole(find(_TEMPORAL_INDEX)) or _whole(tags, _TEMPORAL_POSITION),
-        "trigger_time": _first(find(_TRIGGER_DELAY)) if places else _number(tags, _TRIGGER_TIME),
+        "trigger_time": _trigger_time(_first(find(_TRIGGER_DELAY)) if places else _number(tags, _TRIGGER_TIME)),
         "acquired": _acquired(tags, find(_FRAME_DATETIME)),
         "dimensions": _dimensions(find(_DIMENSIONS)),
         "slope": _scale(tags, places, _SLOPE, 1.0) or math.nan,
@@ -461,9 +462,14 @@ def _scale(tags: Any, places: Sequence[Any], tag: int, default: float) -> float:
 def _date(text: str) -> datetime.date | None:
     digits = text.replace(".", "").replace("-", "")[:8]
     try:
-        return datetime.datetime.strptime(digits, "%Y%m%d").date() if len(digits) == 8 and digits.isdigit() else None
+        date = datetime.datetime.strptime(digits, "%Y%m%d").date() if len(digits) == 8 and digits.isdigit() else None
     except ValueError:
         return None
+    return date if date is not None and date.year < datetime.MAXYEAR else None  # hours may be added to it
+
+
+def _trigger_time(value: float | None) -> float | None:
+    return value if value is not None and 0 <= value <= _LONGEST_MS else None
 
 
 def _moment(date: datetime.date | None, seconds: float | None) -> datetime.datetime | None:
