@@ -214,10 +214,18 @@ def with_tags(facts: SeriesFacts, value_of: Callable[[str], str]) -> SeriesFacts
         series=value_of("0020,000E"),
         echo_time=echo_time,
         field_strength=_number(value_of("0018,0087")),
-        acquired=seconds_of_day(value_of("0008,0032")),
+        acquired=_acquired(value_of),
         contrast_given=seconds_of_day(value_of("0018,1042")),
         protocol=protocol_of(facts.description, echo_time, " ".join(image_type[2:])),
     )
+
+
+def _acquired(value_of: Callable[[str], str]) -> float | None:
+    """Time of day at which a phase began; where all of a series have one time, that of the trigger tells, else nothing."""
+    began, trigger = seconds_of_day(value_of("0008,0032")), _number(value_of("0018,1060"))
+    if began is None or (_number(value_of("0020,0105")) or 1) <= 1:
+        return began
+    return began + trigger / 1000 if trigger is not None and value_of("0008,0070").upper().startswith("GE") else None
 
 
 def plane_of(normal: Sequence[float]) -> str:

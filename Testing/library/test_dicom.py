@@ -483,6 +483,7 @@ def test_the_time_since_the_trigger_tells_phases_only_where_they_have_none_of_th
     of_phases = phases(tmp_path / "b", ["090000", "090045", "090130"], triggers)
     assert list(of_phases.images) == ["T1_arterial", "T1_native", "T1_venous"]
     assert not phases(tmp_path / "c", ["090045"] * 3, [0.0] * 3).images
+    assert not phases(tmp_path / "d", ["090045"] * 3, [0.0, -5.0, 1e300]).images
 
 
 def test_a_coronal_image_is_no_phase_of_the_dynamic_examination(tmp_path: Path) -> None:

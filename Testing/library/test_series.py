@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from HCCNetLib.readers.assignment import channels_of_series
-from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, name_of_series
+from HCCNetLib.readers.series import SeriesFacts, b_value_in_tags, name_of_series, with_tags
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,20 @@ def test_an_image_in_phase_that_was_acquired_after_contrast_is_not_taken(descrip
     found = channels_of_series({"a": facts}, "exam X")
     assert not found.channels
     assert found.ambiguous == {"a": "T1_in"}
+
+
+@pytest.mark.parametrize(
+    ("tags", "acquired"),
+    [
+        ({}, 32_400.0),
+        ({"0018,1060": "350"}, 32_400.0),  # of a heart beat
+        ({"0020,0105": "4", "0018,1060": "90000", "0008,0070": "GE MEDICAL SYSTEMS"}, 32_490.0),
+        ({"0020,0105": "4"}, None),  # the beginning of the series is not that of its phases
+    ],
+)
+def test_a_phase_of_many_was_acquired_when_it_says_itself(tags: dict[str, str], acquired: float | None) -> None:
+    values = {"0008,0032": "090000.000000", **tags}
+    assert with_tags(SeriesFacts("5", "LAVA"), lambda tag: values.get(tag, "")).acquired == acquired
 
 
 def test_what_can_t_be_read_gives_way_to_a_whole_series_but_not_within_its_own() -> None:

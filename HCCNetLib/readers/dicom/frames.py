@@ -27,6 +27,7 @@ MR_CLASSES = {
 }
 _MOST_FRAMES = 50_000
 _MOST_ALIKE = 10_000  # series and what tells their files apart
+_LONGEST_MS = 86_400_000.0  # a day
 _SHORTEST_NAME = 3  # letters; fewer are words of protocols too
 
 _Vector = tuple[float, ...]
@@ -259,7 +260,7 @@ def frames_of(header: Header, read: dict[Hashable, Alike] | None = None) -> list
             return list(_frames(header, own))
         if key in read:
             alike = read[key]
-            return [replace(alike.frame, path=header.path, **_of_slice(header.tags, own, (), alike.moments))]
+            return [replace(alike.frame, path=header.path, **_of_slice(_Values(header.tags), own, (), alike.moments))]
         frames = list(_frames(header, own))
         if len(frames) == 1 and len(read) < _MOST_ALIKE:
             read[key] = Alike(frames[0])
@@ -287,23 +288,21 @@ def _in_common(tags: Any) -> tuple[Hashable | None, dict[int, Any]]:
 
 
 def _frames(header: Header, elements: Mapping[int, Any]) -> Iterator[Frame]:
-    tags = header.tags
-    own, shared = _items(tags, _PER_FRAME), _items(tags, _SHARED)
-    count = _whole(tags, _FRAMES) or 1
+    whole = _Values(header.tags)
+    own, shared = (_as_items(whole.value(tag)) for tag in (_PER_FRAME, _SHARED))
+    count = _whole(whole, _FRAMES) or 1
     if not 1 <= count <= _MOST_FRAMES or (own and len(own) < count):
         raise ValueError("the number of frames does not fit")
-    common = _common(header)
+    common, for_all = _common(whole), [_Values(item) for item in shared[:1]]
     # Nothing says where each frame of another kind of object lies, how many ever it has.
     for index in range(count if own else 1):
-        places = [*own[index : index + 1], *shared[:1]]
-        yield Frame(
-            path=header.path, index=index, **common, **_of_frame(tags, places), **_of_slice(tags, elements, places, {})
-        )
+        places = [*(_Values(item) for item in own[index : index + 1]), *for_all]
+        own_values = _of_slice(whole, elements, places, {})
+        yield Frame(path=header.path, index=index, **common, **_of_frame(whole, places), **own_values)
 
 
-def _common(header: Header) -> dict[str, Any]:
+def _common(tags: _Values) -> dict[str, Any]:
     """What all frames of a file share."""
-    tags = header.tags
     return {
         "patient_id": _text(tags, _PATIENT_ID),
         "birth_date": _text(tags, _BIRTH_DATE).replace(".", "").replace("-", ""),
@@ -328,13 +327,13 @@ def _common(header: Header) -> dict[str, Any]:
     }
 
 
-def _person(tags: Any) -> Person:
+def _person(tags: _Values) -> Person:
     name, sex, issuer = (_text(tags, tag) for tag in (_PATIENT_NAME, _SEX, _ISSUER))
     parts = frozenset(hash(part) for part in re.findall(r"\w+", name.casefold()))
     return Person(parts, sex.upper() if sex.upper() in ("F", "M") else "", hash(issuer.casefold()) if issuer else None)
 
 
-def _description(tags: Any) -> str:
+def _description(tags: _Values) -> str:
     """What the scanner calls the series, without the patient's name and id, which some type into it."""
     words = (_text(tags, _DESCRIPTION) or _text(tags, _PROTOCOL)).split()
     about = f"{_text(tags, _PATIENT_NAME)} {_text(tags, _PATIENT_ID)}".replace("^", " ").replace("=", " ")
@@ -345,13 +344,13 @@ def _description(tags: Any) -> str:
     return " ".join(pattern.sub("…", " ".join(words)).split())
 
 
-def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
+def _of_frame(tags: _Values, places: Sequence[_Values]) -> dict[str, Any]:
     """What is a frame's own; ``places`` are its functional groups, then the shared ones."""
 
     def find(tag: int) -> Any:
         return _find(tags, places, tag)
 
-    image_type = _words(find(_FRAME_TYPE)) or _words(_value(tags, _IMAGE_TYPE))
+    image_type = _words(find(_FRAME_TYPE)) or _words(tags.value(_IMAGE_TYPE))
     inversion = _first(find(_INVERSION_TIMES)) if places else _number(tags, _INVERSION_TIME)
     return {
         "image_type": image_type,
@@ -369,7 +368,10 @@ def _of_frame(tags: Any, places: Sequence[Any]) -> dict[str, Any]:
 
 
 def _of_slice(
-    tags: Any, elements: Mapping[int, Any], places: Sequence[Any], moments: dict[Hashable, datetime.datetime | None]
+    tags: _Values,
+    elements: Mapping[int, Any],
+    places: Sequence[_Values],
+    moments: dict[Hashable, datetime.datetime | None],
 ) -> dict[str, Any]:
     """What the slices of a classic series differ in; nothing else is made of ``_OF_SLICE``.
 
@@ -392,7 +394,7 @@ def _of_slice(
         "instance_uid": " ".join(map(str, uid)),
         "instance_number": _as_whole(_as_it_stands(tags, elements, _INSTANCE_NUMBER)),
         "position": _vector(find(_POSITION), 3),
-        "trigger_time": _first(find(_TRIGGER_DELAY if places else _TRIGGER_TIME)),
+        "trigger_time": _trigger_time(_first(find(_TRIGGER_DELAY if places else _TRIGGER_TIME))),
         "acquired": moments[times],
         "slope": _scale(tags, places, _SLOPE, 1.0) or math.nan,
         "intercept": _scale(tags, places, _INTERCEPT, 0.0),
@@ -402,30 +404,65 @@ def _of_slice(
 # ---------------------------------------------------------------- single values
 
 
-def _value(tags: Any, tag: int) -> Any:
-    """An element's value, None where it is missing or no value of its kind."""
+class _Values:
+    """A dataset's values, each looked up once: what all frames of a file share is asked for as often as it has frames.
+
+    Args:
+        tags: the dataset.
+    """
+
+    __slots__ = ("_items", "_known", "_privates", "groups", "tags")
+
+    def __init__(self, tags: Any) -> None:
+        self.tags = tags
+        self.groups = {int(tag) >> 16 for tag in tags.keys()}  # noqa: SIM118 (a dataset iterates over elements)
+        self._known: dict[int, Any] = {}
+        self._items: dict[int, Sequence[Any]] = {}
+        self._privates: dict[_Private, Any] = {}
+
+    def value(self, tag: int) -> Any:
+        """An element's value, None where it is missing or no value of its kind."""
+        if tag not in self._known:
+            self._known[tag] = _value_in(self.tags, tag) if tag >> 16 in self.groups else None
+        return self._known[tag]
+
+    def items(self, tag: int) -> Sequence[Any]:
+        """The items of a sequence."""
+        if tag not in self._items:
+            self._items[tag] = [_Values(item) for item in _as_items(self.value(tag))]
+        return self._items[tag]
+
+    def private(self, private: _Private) -> Any:
+        """A vendor's element."""
+        if private.group not in self.groups:
+            return None
+        if private not in self._privates:
+            self._privates[private] = _private_in(self, private)
+        return self._privates[private]
+
+
+def _value_in(tags: Any, tag: int) -> Any:
     try:
         return tags[tag].value if tag in tags.keys() else None  # noqa: SIM118 - much quicker than what a dataset does
     except signs_of_damage():
         return None
 
 
-def _as_it_stands(tags: Any, elements: Mapping[int, Any], tag: int) -> Sequence[Any] | None:
-    """As ``_value``, of what is a slice's own: numbers, times and UIDs as the parts of their text, which is quicker."""
+def _as_it_stands(tags: _Values, elements: Mapping[int, Any], tag: int) -> Sequence[Any] | None:
+    """As ``value``, of what is a slice's own: numbers, times and UIDs as the parts of their text, which is quicker."""
     element = elements.get(tag)
     if element is not None and element.VR in _TEXTS and type(element.value) is bytes:
         return element.value.decode("ascii", "replace").strip("\0 ").split("\\")
-    value = None if element is None else _value(tags, tag)
+    value = None if element is None else tags.value(tag)
     return value if value is None or (isinstance(value, Sequence) and not isinstance(value, str | bytes)) else [value]
 
 
-def _items(tags: Any, tag: int) -> Sequence[Any]:
-    value = _value(tags, tag)
+def _as_items(value: Any) -> Sequence[Any]:
     return value if value is not None and type(value).__name__ == "Sequence" else ()
 
 
-def _text(tags: Any, tag: int) -> str:
-    value = _value(tags, tag)
+def _text(tags: _Values, tag: int) -> str:
+    value = tags.value(tag)
     if value is None:
         return ""
     if isinstance(value, bytes):
@@ -446,8 +483,8 @@ def _first(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _number(tags: Any, tag: int) -> float | None:
-    return _first(_value(tags, tag))
+def _number(tags: _Values, tag: int) -> float | None:
+    return _first(tags.value(tag))
 
 
 def _as_whole(value: Any) -> int | None:
@@ -455,8 +492,8 @@ def _as_whole(value: Any) -> int | None:
     return None if number is None else int(number)
 
 
-def _whole(tags: Any, tag: int) -> int | None:
-    return _as_whole(_value(tags, tag))
+def _whole(tags: _Values, tag: int) -> int | None:
+    return _as_whole(tags.value(tag))
 
 
 def _vector(value: Any, length: int) -> _Vector | None:
@@ -482,23 +519,23 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(str(part).strip().upper() for part in parts)
 
 
-def _find(tags: Any, places: Sequence[Any], tag: int) -> Any:
+def _find(tags: _Values, places: Sequence[_Values], tag: int) -> Any:
     """A value from the functional groups of a frame, else from the header, where some write it nevertheless."""
     for place in places:
-        for item in _items(place, _GROUPS[tag]):
-            value = _value(item, tag)
+        for item in place.items(_GROUPS[tag]):
+            value = item.value(tag)
             if value is not None:
                 return value
-    return _value(tags, tag)
+    return tags.value(tag)
 
 
-def _scale(tags: Any, places: Sequence[Any], tag: int, default: float) -> float:
+def _scale(tags: _Values, places: Sequence[_Values], tag: int, default: float) -> float:
     """A slope or intercept; where one is there and is no number, neither are the values."""
     number = _first(_find(tags, places, tag))
     if number is not None:
         return number
-    items = [item for place in places for item in _items(place, _GROUPS[tag])]
-    is_there = any(tag in item and len(item.get_item(tag).value or "") > 0 for item in (*items, tags))
+    items = [item for place in places for item in place.items(_GROUPS[tag])]
+    is_there = any(tag in item.tags and len(item.tags.get_item(tag).value or "") > 0 for item in (*items, tags))
     return math.nan if is_there else default
 
 
@@ -506,9 +543,14 @@ def _date(text: str) -> datetime.date | None:
     digits = text.replace(".", "").replace("-", "")[:8]
     try:
         is_date = len(digits) == 8 and digits.isdecimal()
-        return datetime.date(int(digits[:4]), int(digits[4:6]), int(digits[6:])) if is_date else None
+        date = datetime.date(int(digits[:4]), int(digits[4:6]), int(digits[6:])) if is_date else None
     except ValueError:
         return None
+    return date if date is not None and date.year < datetime.MAXYEAR else None  # hours may be added to it
+
+
+def _trigger_time(value: float | None) -> float | None:
+    return value if value is not None and 0 <= value <= _LONGEST_MS else None
 
 
 def _moment(date: datetime.date | None, seconds: float | None) -> datetime.datetime | None:
@@ -517,7 +559,7 @@ def _moment(date: datetime.date | None, seconds: float | None) -> datetime.datet
     return datetime.datetime.combine(date, datetime.time()) + datetime.timedelta(seconds=seconds)
 
 
-def _acquired(tags: Any, of_frame: Any) -> datetime.datetime | None:
+def _acquired(tags: _Values, of_frame: Any) -> datetime.datetime | None:
     """When a frame was acquired; the time at which its series began is better than none."""
     for text in (str(of_frame or ""), _text(tags, _ACQUISITION_DATETIME)):
         moment = _moment(_date(text[:8]), seconds_of_day(text[8:].partition("+")[0].partition("-")[0]))
@@ -538,7 +580,7 @@ def _acquired(tags: Any, of_frame: Any) -> datetime.datetime | None:
 # ---------------------------------------------------------------- vendors
 
 
-def _private(tags: Any, private: _Private) -> Any:
+def _private_in(tags: _Values, private: _Private) -> Any:
     """A vendor's element in whichever block its creator reserved; where creators were removed, in the usual one."""
     usual = private.group << 16 | 0x1000 | private.element
     reserved = False
@@ -546,8 +588,8 @@ def _private(tags: Any, private: _Private) -> Any:
         creator = _text(tags, private.group << 16 | block).lower()
         reserved = reserved or bool(creator)
         if creator == private.creator:
-            return _decoded(_value(tags, private.group << 16 | block << 8 | private.element), private.form)
-    return None if reserved else _decoded(_value(tags, usual), private.form)
+            return _decoded(tags.value(private.group << 16 | block << 8 | private.element), private.form)
+    return None if reserved else _decoded(tags.value(usual), private.form)
 
 
 def _decoded(value: Any, form: str) -> Any:
@@ -561,42 +603,42 @@ def _decoded(value: Any, form: str) -> Any:
     return text.split("\\") if "\\" in text else text
 
 
-def _b_value(tags: Any, places: Sequence[Any]) -> float | None:
+def _b_value(tags: _Values, places: Sequence[_Values]) -> float | None:
     """s/mm²: the standard's place, also nested, then the vendors' own."""
     candidates = [_find(tags, places, _B_VALUE)]
-    for item in _items(tags, _PHILIPS_CLASSIC)[:1]:
+    for item in tags.items(_PHILIPS_CLASSIC)[:1]:
         candidates.append(_find(item, [item], _B_VALUE))
-    for item in _items(tags, _DIFFUSION_GROUP)[:1]:
-        candidates.append(_value(item, _B_VALUE))
+    for item in tags.items(_DIFFUSION_GROUP)[:1]:
+        candidates.append(item.value(_B_VALUE))
     for place in (*places, tags):
-        candidates += [_private(place, private) for private in _B_OF_VENDORS]
+        candidates += [place.private(private) for private in _B_OF_VENDORS]
     for candidate in candidates:
         number = plausible_b_value(candidate if isinstance(candidate, float) else _first(candidate))
         if number is not None:
             return number
-    number = _first(_private(tags, _GE_B))
+    number = _first(tags.private(_GE_B))
     if number is not None:
         return plausible_b_value(math.fmod(number, _GE_OFFSET))
     return 0.0 if "NONE" in _directionality(tags, places) else None
 
 
-def _directionality(tags: Any, places: Sequence[Any]) -> set[str]:
+def _directionality(tags: _Values, places: Sequence[_Values]) -> set[str]:
     """``NONE`` (b = 0), ``DIRECTIONAL`` or ``ISOTROPIC``, where something says so."""
-    values = (_find(tags, places, _DIRECTIONALITY), _private(tags, _SIEMENS_DIRECTIONALITY))
+    values = (_find(tags, places, _DIRECTIONALITY), tags.private(_SIEMENS_DIRECTIONALITY))
     return {str(value).strip().upper() for value in values if value}
 
 
-def _direction(tags: Any, places: Sequence[Any]) -> str:
+def _direction(tags: _Values, places: Sequence[_Values]) -> str:
     """Of the diffusion gradient, only to tell directions apart; ``isotropic`` of a trace image."""
     if (
         "ISOTROPIC" in _directionality(tags, places)
-        or str(_private(tags, _PHILIPS_DIRECTION) or "").strip().upper() == "I"
+        or str(tags.private(_PHILIPS_DIRECTION) or "").strip().upper() == "I"
     ):
         return "isotropic"
-    nested = [item for place in (*places, tags) for item in _items(place, _DIFFUSION_GROUP)]
-    gradients = [_value(item, _GRADIENT) for group in nested for item in _items(group, _GRADIENT_GROUP)]
-    gradients += [_value(tags, _GRADIENT), _private(tags, _SIEMENS_GRADIENT), _private(tags, _UIH_GRADIENT)]
-    ge = [_first(_private(tags, part)) for part in _GE_GRADIENT]
+    nested = [item for place in (*places, tags) for item in place.items(_DIFFUSION_GROUP)]
+    gradients = [item.value(_GRADIENT) for group in nested for item in group.items(_GRADIENT_GROUP)]
+    gradients += [tags.value(_GRADIENT), tags.private(_SIEMENS_GRADIENT), tags.private(_UIH_GRADIENT)]
+    ge = [_first(tags.private(part)) for part in _GE_GRADIENT]
     gradients.append(None if None in ge else ge)
     for gradient in gradients:
         vector = _vector(gradient, 3)
@@ -605,8 +647,8 @@ def _direction(tags: Any, places: Sequence[Any]) -> str:
     return ""
 
 
-def _component(tags: Any, complex_component: Any) -> str:
+def _component(tags: _Values, complex_component: Any) -> str:
     """A value of Complex Image Component; GE writes a number of its own."""
-    code = _as_whole(_private(tags, _GE_COMPONENT))
+    code = _as_whole(tags.private(_GE_COMPONENT))
     of_ge = {0: "MAGNITUDE", 1: "PHASE", 2: "REAL", 3: "IMAGINARY"}.get(-1 if code is None else code, "")
     return str(complex_component or "").strip().upper() or of_ge

@@ -70,6 +70,10 @@ def _dimension(number: int, frame: Frame) -> int | None:
     return frame.dimensions[number] if number < len(frame.dimensions) else None
 
 
+def _direction_words(frame: Frame, place: int, count: int) -> str:
+    return {"isotropic": "trace", "": "none told"}.get(frame.direction, f"{place} of {count}")
+
+
 def _echo(frame: Frame) -> float | None:
     return None if frame.echo_time is None else round(frame.echo_time, 2)
 
@@ -82,7 +86,7 @@ _KEYS = (
     _Key("image", lambda f: dixon_of_type(f.image_type), lambda f, k, n: _DIXON_WORDS[dixon_of_type(f.image_type)]),
     _Key("echo", _echo, lambda f, k, n: f"{k} of {n} ({_number(_echo(f), 'ms')})"),
     _Key("inversion", lambda f: f.inversion_time, lambda f, k, n: f"{k} of {n} ({_number(f.inversion_time, 'ms')})"),
-    _Key("direction", lambda f: f.direction, lambda f, k, n: "trace" if f.direction == "isotropic" else f"{k} of {n}"),
+    _Key("direction", lambda f: f.direction, _direction_words),
     _Key("phase", lambda f: f.temporal_position, lambda f, k, n: f"{k} of {n}"),
     _Key("trigger", lambda f: f.trigger_time, lambda f, k, n: f"{k} of {n}"),
     _Key("acquisition", lambda f: f.acquisition_number, lambda f, k, n: f"{k} of {n}"),
