@@ -456,8 +456,21 @@ def _why_no_channel(file: BidsFile, labels: set[str]) -> str:
     if is_derived(f"{_words(file)} {file.description}"):
         return "worked out from other images, by its words"
     weighting = _WEIGHTINGS.get(file.suffix)
+    if len(labels) == 1 and (other := _contradiction(file, *labels)):
+        return f"its label says {next(iter(labels))} and other words {other}"
     says = {*labels, *([file.suffix] if weighting and any(not name.startswith(weighting) for name in labels) else [])}
     return f"its name says {' and '.join(sorted(says))}" if len(says) > 1 else ""
+
+
+def _contradiction(file: BidsFile, labelled: str) -> str:
+    """Another channel than the labelled one that another label or the description is in words, or empty."""
+    labels = [f"{file.entities[key]} {file.suffix}" for key in _WORDS if key in file.entities]
+    for text in filter(None, (*labels, file.description)):
+        by_words = name_of_series(SeriesFacts(text))
+        name = PUBLISHED_ALIASES.get(by_words[0], by_words[0]) if by_words else labelled
+        if name != PUBLISHED_ALIASES.get(labelled, labelled):
+            return name
+    return ""
 
 
 def _words(file: BidsFile) -> str:

@@ -19,8 +19,8 @@ _BETWEEN_CELLS = str.maketrans("", "", "\t\r\n")
 def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Rows with their number in the file (the header is row 1); cells stripped, empty rows left out.
 
-    A comma separates the cells of a .csv (a semicolon where the header has no comma, as some spreadsheets write it), a
-    tab those of a .tsv.
+    A comma separates the cells of a .csv (a semicolon or a tab where the header has no comma, as some spreadsheets write
+    it), a tab those of a .tsv.
 
     Raises:
         Refusal: not there, unreadable, a required column is missing, a row with too many cells, a cell over several lines, no row.
@@ -36,7 +36,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
     if CONTROLS.search(text.translate(_BETWEEN_CELLS)):
         raise Refusal("bad_table", f"{path.name} holds characters that are no text. Save it as CSV UTF-8.")
     header = text.split("\n", 1)[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in header and ";" in header else ","
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else next((mark for mark in ",;\t" if mark in header), ",")
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", restval="", strict=True)
     try:
         reader.fieldnames = _columns(reader.fieldnames or [], required, path.name)

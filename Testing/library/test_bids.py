@@ -526,3 +526,18 @@ def test_no_message_names_the_subject(tmp_path: Path) -> None:
             said += [p.message for p in exam.problems] + [f.reason + f.name for f in exam.found]
         assert said
         assert not any("Jane" in text for text in said)
+
+
+def test_a_label_that_other_words_contradict_is_no_channel(tmp_path: Path) -> None:
+    exam = exam_of(tmp_path / "a", "anat/acq-delayed_ce-portal_T1w")
+    assert exam.images == {}
+    assert exam.found[0].reason == "its label says T1_delayed and other words T1_venous"
+    exam = exam_of(tmp_path / "b", "anat/acq-arterial_T1w", SeriesDescription="t1 vibe portal venous")
+    assert exam.found[0].reason == "its label says T1_arterial and other words T1_venous"
+    exam = exam_of(tmp_path / "c", "anat/acq-arterial_ce-gadoxetate_T1w", SeriesDescription="t1_vibe_fs_tra_bh art")
+    assert list(exam.images) == ["T1_arterial"]
+
+
+def test_a_description_holds_no_orders_to_a_terminal(tmp_path: Path) -> None:
+    exam = exam_of(tmp_path, "anat/acq-arterial_T1w", SeriesDescription="t1 vibe\x1b[31m\n arterial")
+    assert exam.found[0].description == "t1 vibe [31m arterial"

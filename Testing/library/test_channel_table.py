@@ -355,3 +355,12 @@ def test_a_written_table_tells_whose_rows_it_lacks(tmp_path: Path, capsys: pytes
     assert main(["inspect", str(tmp_path / "cohort"), "--write-channels", str(path)]) == 1
     assert "has no rows for the 1 refused patient(s)" in capsys.readouterr().err
     assert "P2" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_csv_file_may_have_any_mark_between_its_cells_that_spreadsheets_write(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "channels.csv").write_bytes(f"\ufeffimage{mark}channel\r\nscan7{mark}T1_in\r\n".encode())
+    exam = read_channel_table(tmp_path / "channels.csv").for_exam("P1", "e", DAY)
+    found = exam.look_up("scan7")
+    assert found is not None
+    assert (found.channel, found.row) == ("T1_in", 2)
