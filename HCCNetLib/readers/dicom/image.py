@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HCCNetLib.readers.dicom.code_streams import FrameSize, check_code_stream
 from HCCNetLib.readers.dicom.files import quietly, require_pydicom, signs_of_damage
 from HCCNetLib.readers.dicom.frames import Frame
 from HCCNetLib.readers.nifti import refuse_unusable_voxels
@@ -145,6 +146,8 @@ def decoded_frames(path: Path, indices: list[int]) -> Iterator[NDArray[Any]]:
     else:
         decoder = get_decoder(syntax)
     for index in indices:
+        if syntax.is_encapsulated:
+            _refuse_damaged_stream(tags, index, count)
         pixels, _ = decoder.as_array(tags, index=index, raw=True)
         yield pixels
 
@@ -160,6 +163,21 @@ def _refuse_wrong_size(tags: Any, count: int) -> None:
         raise ValueError("implausible size")
     if not tags.file_meta.TransferSyntaxUID.is_encapsulated and length < frame * count * int(tags.BitsAllocated) // 8:
         raise ValueError("fewer pixels than told")
+
+
+def _refuse_damaged_stream(tags: Any, index: int, count: int) -> None:
+    """Raises ValueError where a frame's compressed pixels are not whole or not of the announced size."""
+    from pydicom.encaps import get_frame
+    from pydicom.uid import RLELossless
+
+    if tags.file_meta.TransferSyntaxUID == RLELossless:  # its lengths are the header's
+        return
+    offsets = None
+    if "ExtendedOffsetTable" in tags:
+        offsets = (tags.ExtendedOffsetTable, tags.ExtendedOffsetTableLengths)
+    stream = get_frame(tags.PixelData, index, number_of_frames=count, extended_offsets=offsets)
+    samples = int(tags.get("SamplesPerPixel") or 1)
+    check_code_stream(stream, FrameSize(int(tags.Rows), int(tags.Columns), samples, int(tags.BitsAllocated)))
 
 
 def _by_file(slices: Sequence[Slice]) -> list[tuple[Path, list[tuple[int, Slice]]]]:
