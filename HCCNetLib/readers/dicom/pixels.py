@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from HCCNetLib.readers.dicom.code_streams import FrameSize, check_code_stream
 from HCCNetLib.readers.dicom.files import refuse_unfolding
 
 _MOST_SAMPLES = 2 * 1024**3
 _LARGEST_FILE = 2 * 1024**3  # bytes; it is read as a whole
-_JPEG_2000, _JPEG = b"\xff\x4f\xff\x51", b"\xff\xd8"
-_JPEG_2000_WITHIN = 4096  # bytes of boxes before the codestream
-# Markers of a JPEG or JPEG-LS codestream: a frame's sizes, the beginning of its data, and parameters of JPEG-LS.
-_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-_SCAN, _PARAMETERS, _OTHER_SIZES = 0xDA, 0xF8, 4
+_JPEG_SYNTAXES = "1.2.840.10008.1.2.4."
 
 
 class UnreadableSyntax(Exception):
@@ -113,7 +109,7 @@ def _decompressed(tags: Any, count: int, indices: Sequence[int], decoder: Any) -
         tags.pop(keyword, None)
     tags.NumberOfFrames = 1
     for index in indices:
-        _refuse_other_size(streams[index], tags)
+        _look_at(streams[index], tags)
         tags.PixelData = encapsulate([streams[index]])
         yield decoder.as_array(tags, index=0, raw=True)[0]
 
@@ -124,46 +120,12 @@ def _offsets(tags: Any) -> tuple[bytes, bytes] | None:
     return tags.ExtendedOffsetTable, tags.ExtendedOffsetTableLengths
 
 
-def _refuse_other_size(stream: bytes, tags: Any) -> None:
-    """Raises ValueError where a codestream is of another size than the header tells.
+def _look_at(stream: bytes, tags: Any) -> None:
+    """Raises ValueError where a code stream is not whole or not of the size that the header tells.
 
-    Decoders make what a codestream announces, 16 GB of a file of 2 kB, and some end the whole process if they can't.
+    Decoders make what a stream announces, 16 GB of a file of 2 kB, and some end the whole process if they can't.
     """
-    if not tags.file_meta.TransferSyntaxUID.startswith("1.2.840.10008.1.2.4."):
-        return  # run lengths, of which the header alone tells the size
-    expected = (int(tags.Rows), int(tags.Columns), int(tags.get("SamplesPerPixel") or 1))
-    found = _sizes_of_jpeg(stream) if stream[:2] == _JPEG else _sizes_of_jpeg_2000(stream)
-    if not found or any(sizes != expected for sizes in found):
-        raise ValueError("another size than told")
-
-
-def _sizes_of_jpeg_2000(stream: bytes) -> list[tuple[int, int, int]]:
-    """Rows, columns and components of the codestream, of as many as can be found."""
-    start = stream.find(_JPEG_2000, 0, _JPEG_2000_WITHIN)
-    if start < 0:
-        return []
-    right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", stream, start + 8)
-    (components,) = struct.unpack_from(">H", stream, start + 40)
-    if min(tile_width, tile_height) < min(16, right, bottom):
-        raise ValueError("implausible tiles")
-    return [(bottom - top, right - left, components)]
-
-
-def _sizes_of_jpeg(stream: bytes) -> list[tuple[int, int, int]]:
-    """Rows, columns and components as every part before the data says them."""
-    found: list[tuple[int, int, int]] = []
-    place = len(_JPEG)
-    while place + 4 <= len(stream) and stream[place] == 0xFF:
-        marker, length = stream[place + 1], int.from_bytes(stream[place + 2 : place + 4], "big")
-        if marker == 0xFF:  # filling
-            place += 1
-            continue
-        if marker == _SCAN:
-            break
-        if marker in _SIZES:
-            rows, columns, components = struct.unpack_from(">HHB", stream, place + 5)
-            found.append((rows, columns, components))
-        if marker == _PARAMETERS and stream[place + 4] == _OTHER_SIZES:
-            raise ValueError("another size than told")
-        place += 2 + max(length, 2)
-    return found
+    if tags.file_meta.TransferSyntaxUID.startswith(_JPEG_SYNTAXES):  # else run lengths, which announce nothing
+        samples = int(tags.get("SamplesPerPixel") or 1)
+        size = FrameSize(int(tags.Rows), int(tags.Columns), samples, int(tags.BitsAllocated))
+        check_code_stream(stream, size)
