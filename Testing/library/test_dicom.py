@@ -864,6 +864,20 @@ def test_a_scanner_s_protocols_and_raw_data_are_not_called_damaged(tmp_path: Pat
     assert not read_input(tmp_path).problems
 
 
+def test_a_compression_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    for path in dwi(tmp_path):
+        content = path.read_bytes()
+        known = b"1.2.840.10008.1.2.1\0"
+        assert known in content
+        path.write_bytes(content.replace(known, b"1.2.840.10008.1.2.9\0"))
+    with pytest.raises(Refusal) as refused:
+        only_exam(tmp_path).images["DWI_b0"].read()
+    assert refused.value.message == (
+        "series 1, b 0 is compressed (unknown transfer syntax 1.2.840.10008.1.2.9), and nothing installed can read that. "
+        "Install the decoders: pip install 'hccnet[dicom]', or decompress the files."
+    )
+
+
 def test_a_header_that_can_t_be_read_is_counted_not_named(tmp_path: Path) -> None:
     paths = dwi(tmp_path)
     (tmp_path / "DOE_JOHN.dcm").write_bytes(paths[0].read_bytes()[:200])

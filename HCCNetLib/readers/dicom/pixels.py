@@ -47,6 +47,8 @@ def decoded_frames(path: Path, indices: Sequence[int]) -> Iterator[NDArray[Any]]
     if "TransferSyntaxUID" not in meta:  # the file had no preamble; how it was read tells
         meta.TransferSyntaxUID = ImplicitVRLittleEndian if tags.original_encoding[0] else ExplicitVRLittleEndian
     syntax = meta.TransferSyntaxUID
+    if not syntax.is_transfer_syntax:
+        raise UnreadableSyntax(f"unknown transfer syntax {syntax}")
     count = int(tags.get("NumberOfFrames") or 1)
     _refuse_wrong_size(tags, count)
     if not syntax.is_encapsulated:
