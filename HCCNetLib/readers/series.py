@@ -175,7 +175,7 @@ def name_of_series(facts: SeriesFacts) -> tuple[str, str] | None:
     if facts.dixon in ("in", "out") and _T1.search(text) and not T2.search(text):
         # A dynamic examination may be one in and out of phase too: then the phases are of its water images.
         return None if _is_other_than(f"T1_{facts.dixon}", text) else (f"T1_{facts.dixon}", "image type")
-    name = _bywords_of(text)
+    name = _by_words(text)
     if name in _T2_ECHOES and facts.echo_time is not None and not is_t2_echo(facts.echo_time):
         return None
     return None if name is None else (name, "description")
@@ -279,7 +279,7 @@ def is_t1_or_t2_text(text: str) -> bool:
     return bool(_T1.search(text) or T2.search(text))
 
 
-def _bywords_of(text: str) -> str | None:
+def _by_words(text: str) -> str | None:
     if is_diffusion_text(text):
         values = {value for found in _B_IN_TEXT.findall(text) for value in found.split()}
         return b_value_name(float(values.pop())) if len(values) == 1 else None
