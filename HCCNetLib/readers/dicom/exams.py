@@ -260,7 +260,7 @@ def _facts(name: str, stack: Stack) -> SeriesFacts:
 
 
 def _seconds_of_day(moment: datetime.datetime | None) -> float | None:
-    if moment is None:
+    if moment is None or moment.time() == datetime.time():  # a day without a time
         return None
     return (moment - datetime.datetime.combine(moment.date(), datetime.time())).total_seconds()
 
