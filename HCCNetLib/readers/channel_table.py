@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -153,8 +154,8 @@ def _channel(text: str, where: str) -> str | None:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    wildcards = {"*": ".*", "?": "."}
-    return re.compile("".join(wildcards.get(c, re.escape(c)) for c in _plain(text)))
+    # Its patterns never go back over what a star has matched: many stars would take hours. Brackets are no wildcards here.
+    return re.compile(fnmatch.translate(_plain(text).replace("[", "[[]")))
 
 
 def _plain(text: str) -> str:
