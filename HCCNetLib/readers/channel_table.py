@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -161,8 +162,9 @@ def _channel(text: str, where: str) -> str | None:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    wildcards = {"*": ".*", "?": ".", "[*]": r"\*", "[?]": r"\?"}
-    return re.compile("".join(wildcards.get(c, re.escape(c)) for c in re.split(r"(\[[*?]\]|[*?])", _plain(text))))
+    # Its patterns never go back over what a star has matched: many stars would take hours. Of brackets only those around
+    # a star or a question mark mean something: that the character itself stands there.
+    return re.compile(fnmatch.translate(re.sub(r"\[(?![*?]\])", "[[]", _plain(text))))
 
 
 def _plain(text: str) -> str:

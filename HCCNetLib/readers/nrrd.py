@@ -291,13 +291,15 @@ def _affine(header: NrrdHeader, shown: str) -> Affine:
         raise Refusal("unknown_orientation", message)
     if str(space).lower() not in _SPACES:
         message = (
-            f"{shown} does not say how it lies in the patient: its space, {space}, is none of right-anterior-superior, "
+            f"{shown} does not say how it lies in the patient: its space, {_shown(space)}, is none of right-anterior-superior, "
             f"left-anterior-superior and left-posterior-superior. Convert the original images again."
         )
         raise Refusal("unknown_orientation", message)
     units = header.fields.get("space units", ())
     if any(str(unit).lower() not in _MILLIMETRES for unit in units):
-        message = f"{shown}: its space is measured in {', '.join(map(str, units))}, not in mm. Convert it first."
+        message = (
+            f"{shown}: its space is measured in {_shown(', '.join(map(str, units)))}, not in mm. Convert it first."
+        )
         raise Refusal("implausible_spacing", message)
     vectors = [np.asarray(vector, dtype=np.float64) for vector in (*columns, origin)]
     if any(vector.shape != (3,) for vector in vectors):
@@ -306,6 +308,11 @@ def _affine(header: NrrdHeader, shown: str) -> Affine:
     affine[:3] = np.column_stack(vectors)
     affine[:2] *= np.array(_SPACES[str(space).lower()])[:, None]
     return affine
+
+
+def _shown(value: object) -> str:
+    """What a header says, as it can be printed in a sentence."""
+    return "".join(c for c in str(value)[:60] if c.isprintable())
 
 
 def _refuse_too_large(header: NrrdHeader, shape: tuple[int, ...], shown: str) -> None:

@@ -1,4 +1,4 @@
-"""Good inputs of every form, damaged in 240 ways: what a reader must refuse in a sentence, or read, and never fall over.
+"""Good inputs of every form, damaged in 360 ways: what a reader must refuse in a sentence, or read, and never fall over.
 
 The images are tiny; each case is a copy of a good input in a folder of its own. The same seed makes the same damage.
 """
@@ -12,21 +12,25 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import numpy as np
 from dicom_files import PatientWriting, Writing, uid_of, write_patient
 from helpers import centred_affine, make_exam, write_nifti
 from pydicom import DataElement, Dataset, config, dcmread
+from pydicom.encaps import generate_frames
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from reading_trial import CHANNELS_FILE
 
 from HCCNetLib.records import Patient
 
-COUNT = 240
-SHAPE = (16, 16, 5)
+COUNT = 360
+SHAPE = (16, 16, 3)
 CHANNELS = ("DWI_b0", "DWI_b800")
 DATES = ("2020-01-05", "2021-03-14")
 PATIENT_ID = "Zq81x"  # nothing else reads like it: a message that holds it names the patient
@@ -49,12 +53,18 @@ class Case:
     damage: Damage
 
 
-def corruptions(folder: Path, seed: int) -> Iterator[tuple[str, Path]]:
-    """Writes ``COUNT`` damaged inputs below ``folder``, one at a time; name and path of each input."""
+def corruptions(folder: Path, seed: int, every: int = 1) -> Iterator[tuple[str, Path]]:
+    """Writes ``COUNT`` damaged inputs below ``folder``, one at a time; name and path of each input.
+
+    Args:
+        folder: they are written below it.
+        seed: of the damage.
+        every: only every so manyth of them is written.
+    """
     good = folder / "good"
     for name, (write, _) in _GOOD.items():
         write(good / name)
-    for number, case in enumerate(_cases(seed)):
+    for number, case in list(enumerate(_cases(seed)))[::every]:
         copy = folder / f"{number:03d}"
         shutil.copytree(good / case.good, copy)
         case.damage(copy, random.Random(f"{seed} {case.name}"))
@@ -88,15 +98,31 @@ def _write_dicom(folder: Path, how: PatientWriting) -> None:
 
 
 def _write_explicit(folder: Path) -> None:
-    _write_dicom(folder, PatientWriting(Writing(ExplicitVRLittleEndian), has_clutter=False))
+    _write_dicom(folder, PatientWriting(Writing(ExplicitVRLittleEndian), has_clutter=False, has_maps=False))
 
 
 def _write_implicit(folder: Path) -> None:
-    _write_dicom(folder, PatientWriting(Writing(ImplicitVRLittleEndian), has_clutter=False))
+    _write_dicom(folder, PatientWriting(Writing(ImplicitVRLittleEndian), has_clutter=False, has_maps=False))
+
+
+def _write_compressed(folder: Path, syntax: int) -> None:
+    """As the explicit form; ``syntax`` is a number of GDCM's."""
+    _write_explicit(folder)
+    for path in _files(folder):
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(str(path))
+        assert writer.Write()
 
 
 def _write_enhanced(folder: Path) -> None:
-    _write_dicom(folder, PatientWriting(is_enhanced=True, has_clutter=False))
+    _write_dicom(folder, PatientWriting(is_enhanced=True, has_clutter=False, has_maps=False))
 
 
 def _write_images(folder: Path, place: str) -> None:
@@ -140,6 +166,16 @@ def _write_table(folder: Path) -> None:
     (folder / "outcomes.csv").write_text(outcomes)
 
 
+_SCAN = "a scan of the upper abdomen in free breathing "
+
+
+def _write_channels(folder: Path) -> None:
+    """Images with names of nobody's making, and the table that says which channel each is."""
+    _write_images(folder, f"patient/{{date}}/{_SCAN}{{channel}}.nii.gz")
+    rows = [f"patient,{d},{_SCAN}{c},{c}" for d in DATES for c in CHANNELS]
+    (folder / CHANNELS_FILE).write_text("\n".join(["patient_id,exam,image,channel", *rows]) + "\n")
+
+
 def _write_bids(folder: Path) -> None:
     subject = f"sub-{PATIENT_ID}"
     _write_images(folder, f"{subject}/ses-{{compact}}/anat/{subject}_ses-{{compact}}_{{channel}}.nii.gz")
@@ -150,19 +186,28 @@ def _write_bids(folder: Path) -> None:
     (folder / "dataset_description.json").write_text('{"Name": "made for a test", "BIDSVersion": "1.8.0"}\n')
 
 
+_COMPRESSED: dict[str, int] = {
+    "RLE": gdcm.TransferSyntax.RLELossless,
+    "JPEG lossless": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    "JPEG-LS": gdcm.TransferSyntax.JPEGLSLossless,
+    "JPEG 2000": gdcm.TransferSyntax.JPEG2000Lossless,
+}
 # Name → how it is written, and what of it is the input.
 _GOOD: dict[str, tuple[Callable[[Path], None], str]] = {
     "explicit": (_write_explicit, ""),
     "implicit": (_write_implicit, ""),
     "enhanced": (_write_enhanced, ""),
+    **{name: (partial(_write_compressed, syntax=syntax), "") for name, syntax in _COMPRESSED.items()},
     "nifti": (_write_nifti, ""),
     "plain nifti": (_write_plain_nifti, ""),
     "nrrd": (_write_nrrd, ""),
     "table": (_write_table, "cohort.csv"),
+    "channels": (_write_channels, "patient"),
     "bids": (_write_bids, ""),
 }
 _TABLES = {
     "table": ("cohort.csv", "outcomes.csv"),
+    "channels": (CHANNELS_FILE,),
     "bids": ("participants.tsv", f"sub-{PATIENT_ID}/sub-{PATIENT_ID}_sessions.tsv"),
 }
 
@@ -172,7 +217,8 @@ _TABLES = {
 
 def _cases(seed: int) -> list[Case]:
     """Every way that has a name, filled up to ``COUNT`` with damage at random places."""
-    named = [*_missing_elements(), *_nonsense_values(), *_wrong_lengths(), *_deep(), *_tables(), *_file_system()]
+    named = [*_missing_elements(), *_nonsense_values(), *_wrong_lengths(), *_deep()]
+    named += [*_code_streams(), *_tables(), *_file_system()]
     assert len({case.name for case in named}) == len(named)
     assert len(named) <= COUNT - len(_RANDOM) * len(_GOOD)  # every form is damaged in every random way
     rng = random.Random(seed)
@@ -451,6 +497,77 @@ def _alike(dataset: Dataset) -> None:
     dataset.ReferencedImageSequence = DicomSequence([item] * 1000)
 
 
+# ---------------------------------------------------------------- code streams of compressed pixels
+
+
+def _code_streams() -> Iterator[Case]:
+    for good in _COMPRESSED:
+        for way, change in _STREAM_DAMAGE.items():
+            yield Case(f"{good}: {way}", good, _restreamed(change))
+    for good, ways in _LARGER.items():
+        for size in (0, 17, 4096, 65535):
+            yield Case(f"{good}: the code stream says {size}", good, _restreamed(partial(_resized, ways, size=size)))
+    for count in (0, 1, 3, 2**31 - 1, 2**32 - 1):
+        yield Case(f"RLE: the code stream says {count} segments", "RLE", _restreamed(partial(_segmented, count)))
+
+
+def _restreamed(change: Callable[[bytearray, random.Random], bytes]) -> Damage:
+    """Changes every file's code stream; all around it fits."""
+
+    def damage(folder: Path, rng: random.Random) -> None:
+        item = struct.Struct("<HHL")
+        for path in _files(folder):
+            content = path.read_bytes()
+            at = content.rindex(b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff") + 12  # behind the head of the pixels
+            (stream,) = generate_frames(content[at:], number_of_frames=1)
+            damaged = change(bytearray(stream), rng)
+            damaged += bytes(len(damaged) % 2)
+            no_offsets, of_frame, end = (
+                item.pack(0xFFFE, *rest) for rest in ((0xE000, 0), (0xE000, len(damaged)), (0xE0DD, 0))
+            )
+            path.write_bytes(content[:at] + no_offsets + of_frame + damaged + end)
+
+    return damage
+
+
+def _overwritten(stream: bytearray, rng: random.Random, within: int) -> bytes:
+    for _ in range(6):
+        stream[rng.randrange(min(within, len(stream)))] = rng.randrange(256)
+    return bytes(stream)
+
+
+_STREAM_DAMAGE: dict[str, Callable[[bytearray, random.Random], bytes]] = {
+    "a code stream of nothing": lambda _, rng: b"",
+    "a code stream of noise": lambda stream, rng: rng.randbytes(len(stream)),
+    "a code stream of zeros": lambda stream, _: bytes(len(stream)),
+    "the code stream ends in its header": lambda stream, rng: bytes(stream[: rng.randrange(2, 40)]),
+    "the code stream ends early": lambda stream, rng: bytes(stream[: rng.randrange(len(stream) // 2, len(stream) - 8)]),
+    "the code stream's header is overwritten": partial(_overwritten, within=64),
+    "the code stream's header is overwritten again": partial(_overwritten, within=100),
+    "the code stream is overwritten": partial(_overwritten, within=100_000),
+    "the code stream is overwritten again": partial(_overwritten, within=100_000),
+    "the code stream lacks its begin": lambda stream, _: bytes(stream[20:]),
+    "the code stream is there twice": lambda stream, _: bytes(stream + stream),
+}
+# The marker before which sizes stand, how far behind it, and how they are written.
+_LARGER: dict[str, tuple[bytes, int, str]] = {
+    "JPEG lossless": (b"\xff\xc3", 5, ">HH"),
+    "JPEG-LS": (b"\xff\xf7", 5, ">HH"),
+    "JPEG 2000": (b"\xff\x51", 6, ">LL"),
+}
+
+
+def _resized(ways: tuple[bytes, int, str], stream: bytearray, _: random.Random, size: int) -> bytes:
+    marker, offset, form = ways
+    struct.pack_into(form, stream, stream.index(marker) + offset, size, size)
+    return bytes(stream)
+
+
+def _segmented(count: int, stream: bytearray, _: random.Random) -> bytes:
+    struct.pack_into("<L", stream, 0, count)
+    return bytes(stream)
+
+
 # ---------------------------------------------------------------- tables
 
 _PATHS = (
@@ -472,6 +589,8 @@ def _tables() -> Iterator[Case]:
             "table",
             _replaced("cohort.csv", f"images/{DATES[0]}_DWI_b0.nii.gz", path),
         )
+    wildcards = "*?" * 12 + "*x"
+    yield Case("channels.csv: has a cell of wildcards", "channels", _replaced(CHANNELS_FILE, _SCAN, wildcards))
     for good, names in _TABLES.items():
         for name in names:
             for way, change in _TABLE_DAMAGE.items():

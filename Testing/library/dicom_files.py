@@ -561,12 +561,16 @@ class PatientWriting:
         is_enhanced: one Enhanced MR object per series in place of classic files.
         phases_in_words: dynamic phases are told by their series' descriptions; else only by times.
         has_clutter: files that are no images lie between.
+        has_maps: a diffusion map is a series too.
+        comments: (0020,4000) of all images.
     """
 
     writing: Writing = field(default_factory=Writing)
     is_enhanced: bool = False
     phases_in_words: bool = False
     has_clutter: bool = True
+    has_maps: bool = True
+    comments: str | None = None
 
 
 _TRACE = ("DERIVED", "PRIMARY", "DIFFUSION", "TRACEW", "ND")
@@ -595,6 +599,8 @@ def write_patient(folder: Path, patient: Patient, how: PatientWriting | None = N
         for index, (tags, stacks) in enumerate(_series_of(exam, how), 1):
             about = series_tags(patient.patient_id, f"{exam.date:%Y%m%d}", index, **tags)
             about["SeriesNumber"] = 100 * index + 1
+            if how.comments is not None:
+                about["ImageComments"] = how.comments
             if how.is_enhanced:
                 write_enhanced(study / f"SE{index:06d}" / "IM000001", stacks, about, how.writing)
             else:
@@ -614,7 +620,7 @@ def _series_of(exam: Exam, how: PatientWriting) -> list[tuple[dict[str, Any], li
     diffusion = {"ScanningSequence": "EP", "EchoTime": "62"}
     if trace:
         series.append(({"description": "ep2d_diff_tra_p2", **diffusion}, trace))
-    if len(trace) > 1:
+    if len(trace) > 1 and how.has_maps:
         series.append(({"description": "ep2d_diff_tra_p2_ADC", **diffusion}, [_adc(trace[0], trace[-1])]))
     for channel, (time, words) in _PHASES.items():
         if channel in images:

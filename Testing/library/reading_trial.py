@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MEMORY_BYTES = 4 * 2**30
 SECONDS = 10
+CHANNELS_FILE = "channels.csv"  # beside an input: the table that says which image is which channel
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Ending:
     Args:
         name: of the case.
         kind: ``refused``, ``read``, ``traceback``, ``hang``, or ``crash`` where the process died.
-        sentences: of all refusals, of the input, of patients and of images.
+        sentences: of all refusals and problems, of the input, of patients, exams and images.
         channels: how many images were read.
         trace: where it fell over.
         peak_bytes: the most memory that the process has held until then.
@@ -196,10 +197,12 @@ def _try(path: Path) -> dict[str, Any]:
 
 def _read(path: Path, outcome: _Outcome) -> None:
     """All that a prediction would ask of an input, image by image; a patient's or image's refusal is noted."""
-    from HCCNetLib.readers import check_images, read_input
+    from HCCNetLib.readers import ReadingOptions, check_images, read_channel_table, read_input
     from HCCNetLib.records import Refusal
 
-    cohort = read_input(path)
+    table = path.parent / CHANNELS_FILE
+    cohort = read_input(path, ReadingOptions(channel_table=read_channel_table(table) if table.exists() else None))
+    outcome.sentences += _problems(cohort)
     outcome.sentences += [refusal.message for refusal in cohort.refused.values()]
     if cohort.outcomes_refused is not None:
         outcome.sentences.append(cohort.outcomes_refused.message)
@@ -217,6 +220,15 @@ def _read(path: Path, outcome: _Outcome) -> None:
                 outcome.channels += 1
             except Refusal as refusal:
                 outcome.sentences.append(refusal.message)
+
+
+def _problems(cohort: Any) -> Iterator[str]:
+    """What was told of the input and of its patients, and, behind the name of the exam, of exams."""
+    yield from (problem.message for problem in cohort.problems)
+    for patient in cohort.patients:
+        yield from (problem.message for problem in patient.problems)
+        for exam in patient.exams:
+            yield from (f"exam {exam.exam_id}: {problem.message}" for problem in exam.problems)
 
 
 def peak_bytes() -> int:
