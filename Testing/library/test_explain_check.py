@@ -644,7 +644,7 @@ def test_what_can_not_be_checked_is_refused_in_a_sentence(bundle, cohort, tmp_pa
     (cohort / "truth" / "exams.csv").write_text(re.sub(r"(PH00001,[^,]*,[^,]*),[^,]*", r"\1,much", table, count=1))
     assert "truth/exams.csv, row 2: lesion_ml is no volume" in refused()
     (cohort / "truth" / "exams.csv").unlink()
-    assert "exams.csv can't be read" in refused()
+    assert "exams.csv does not exist. Check the name and the folder." in refused()
     (cohort / "outcomes.csv").write_text("patient_id,diagnosis_date,last_seen_date\nPH00001,soon,2020-01-01\n")
     assert "outcomes.csv, row 2: dates must be written 2021-03-14" in refused()
     assert not list((tmp_path / "out").glob("*"))
