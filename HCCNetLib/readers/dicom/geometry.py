@@ -17,7 +17,7 @@ SAME_DIRECTION = 1e-3  # radians: 0.2 mm at the edge of a 400 mm image
 LARGEST_TILT = np.radians(0.5)
 UNEVEN = 0.03  # of the spacing: positions are written with a few digits
 _UNEVEN_MM = 0.02
-_LARGEST_SIDE, _MOST_VOXELS = 4096, 512 * 1024**2
+_LARGEST_SIDE, _MOST_VOXELS = 4096, 256 * 1024**2
 
 _FROM_LPS = np.diag([-1.0, -1.0, 1.0])
 
