@@ -147,6 +147,28 @@ def test_real_files_of_other_syntaxes_hold_the_same_pixels(name: str) -> None:
     np.testing.assert_array_equal(pixels, expected)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "JPGExtended",
+            "SC_rgb_dcmtk_+eb+cy+s4",
+            "SC_rgb_jpeg_gdcm",
+            "JPEGLSNearLossless_16",
+            "SC_rgb_jls_lossy_line",
+        ),
+        *("JPEG2000", "693_J2KI", "GDCMJ2K_TextGBR", "SC_rgb_gdcm_KY", "examples_ybr_color", "rtdose_rle"),
+    ],
+)
+def test_code_streams_of_other_makers_are_not_taken_for_damaged(name: str) -> None:
+    path = Path(str(get_testdata_file(f"{name}.dcm", download=False)))
+    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    with quietly():
+        (pixels,) = decoded_frames(path, [int(dataset.get("NumberOfFrames") or 1) - 1])
+    assert pixels.shape[:2] == (dataset.Rows, dataset.Columns)
+    assert np.ptp(pixels) > 0
+
+
 def test_a_volume_without_any_of_its_slices_names_the_gap(tmp_path: Path) -> None:
     paths = write_stacks(tmp_path, [Stack(volume(), AXIAL, b_value=400.0)], series_tags(number=8, description="DWI"))
     paths[2].unlink()
