@@ -886,6 +886,13 @@ def test_a_scanner_s_protocols_and_raw_data_are_not_called_damaged(tmp_path: Pat
     assert not read_input(tmp_path).problems
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Refusal, match=r"^pipe is neither a folder nor a table"):
+        read_input(tmp_path / "pipe")
+
+
 def test_a_compression_that_nobody_knows_is_named(tmp_path: Path) -> None:
     for path in dwi(tmp_path):
         content = path.read_bytes()

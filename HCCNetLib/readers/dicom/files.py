@@ -79,7 +79,7 @@ def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]
 def is_dicom(path: Path) -> bool:
     """Whether a file looks like DICOM; one that can't be opened does not."""
     try:
-        return begins_like_dicom(path)
+        return path.is_file() and begins_like_dicom(path)  # a pipe would be waited for
     except OSError:
         return False
 
