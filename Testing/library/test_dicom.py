@@ -34,8 +34,9 @@ from HCCNetLib.commands.main import main
 from HCCNetLib.readers import ReadingOptions, check_images, read_input
 from HCCNetLib.readers.dicom.files import is_dicom, quietly, read_header, walk
 from HCCNetLib.readers.dicom.frames import Alike, Frame, frames_of
+from HCCNetLib.readers.dicom.image import DicomImage, Slice
 from HCCNetLib.readers.dicom.pixels import decoded_frames
-from HCCNetLib.records import Cohort, Exam, FoundImage, Image, Refusal
+from HCCNetLib.records import Cohort, Exam, FoundImage, Grid, Image, Refusal
 
 REAL = Path(__file__).resolve().parents[1] / "data" / "dicom"
 LPS = np.diag([-1.0, -1.0, 1.0])
@@ -150,13 +151,7 @@ def test_real_files_of_other_syntaxes_hold_the_same_pixels(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "JPGExtended",
-            "SC_rgb_dcmtk_+eb+cy+s4",
-            "SC_rgb_jpeg_gdcm",
-            "JPEGLSNearLossless_16",
-            "SC_rgb_jls_lossy_line",
-        ),
+        *("SC_rgb_dcmtk_+eb+cy+s4", "SC_rgb_jpeg_gdcm", "JPEGLSNearLossless_16", "SC_rgb_jls_lossy_line"),
         *("JPEG2000", "693_J2KI", "GDCMJ2K_TextGBR", "SC_rgb_gdcm_KY", "examples_ybr_color", "rtdose_rle"),
     ],
 )
@@ -167,6 +162,18 @@ def test_code_streams_of_other_makers_are_not_taken_for_damaged(name: str) -> No
         (pixels,) = decoded_frames(path, [int(dataset.get("NumberOfFrames") or 1) - 1])
     assert pixels.shape[:2] == (dataset.Rows, dataset.Columns)
     assert np.ptp(pixels) > 0
+
+
+def test_what_no_installed_decoder_can_read_is_told_with_the_package_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("HCCNetLib.readers.dicom.pixels.find_spec", lambda name: None)
+    path = Path(str(get_testdata_file("JPGExtended.dcm", download=False)))
+    part = Slice(path, 0, 1.0, 0.0)
+    with pytest.raises(Refusal) as refused:
+        DicomImage("series 3", Grid((256, 1024, 1), np.eye(4)), (part,)).read()
+    assert refused.value.message == (
+        "series 3 is compressed (JPEG Extended (Process 2 and 4), 12 bits), and nothing installed can read that. Install the "
+        "decoders: pip install pylibjpeg-libjpeg, or decompress the files."
+    )
 
 
 def test_a_volume_without_any_of_its_slices_names_the_gap(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class DicomImage:
         except UnreadableSyntax as error:
             message = (
                 f"{self.shown} is compressed ({error.name}), and nothing installed can read that. Install the decoders: "
-                f"pip install 'hccnet[dicom]', or decompress the files."
+                f"pip install {error.package}, or decompress the files."
             )
             raise Refusal("no_decoder", message) from error
         except signs_of_damage() as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ class UnreadableSyntax(Exception):
 
     Args:
         name: of the syntax.
+        package: that would decode it, as pip is told.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, package: str = "'hccnet[dicom]'") -> None:
         super().__init__(name)
-        self.name = name
+        self.name, self.package = name, package
 
 
 def decoded_frames(path: Path, indices: Sequence[int]) -> Iterator[NDArray[Any]]:
@@ -37,7 +39,7 @@ def decoded_frames(path: Path, indices: Sequence[int]) -> Iterator[NDArray[Any]]
     """
     from pydicom import dcmread
     from pydicom.pixels import get_decoder
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
 
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError("implausible size")
@@ -62,6 +64,9 @@ def decoded_frames(path: Path, indices: Sequence[int]) -> Iterator[NDArray[Any]]
         raise UnreadableSyntax(syntax.name) from error
     if not decoder.is_available:
         raise UnreadableSyntax(syntax.name)
+    if syntax == JPEGExtended12Bit and int(tags.BitsStored) > 8 and find_spec("libjpeg") is None:
+        # Its licence, the GPL, is why it is not among those that are installed with us.
+        raise UnreadableSyntax(f"{syntax.name}, 12 bits", "pylibjpeg-libjpeg")
     yield from _decompressed(tags, count, indices, decoder)
 
 
