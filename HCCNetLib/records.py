@@ -164,13 +164,13 @@ class FoundImage:
         name: unique within the exam, e.g. ``series 8, b 400``, or a file's name without its suffix.
         description: what the scanner or the file says of it, e.g. the series description; may be empty.
         channel: the channel that it became, or None.
-        recognised_by: by what it got its channel: ``name``, ``b-value``, ``description``, ``echo time``, ``time after
-            contrast``, ``table``; empty where it got none.
+        recognised_by: by what it got its channel: ``name``, ``b-value``, ``description``, ``image type``, ``echo time``,
+            ``time after contrast``, ``table``; empty where it got none.
         confidence: ``certain`` by its name, a b-value in the header or the user's table; ``probable`` by words or times;
             ``ambiguous`` where it may be one of several; ``none`` where nothing is known.
         reason: why it is not used, a clause without a full stop; empty where it is used.
         grid: where its voxels lie; None where that can't be said.
-        details: what sets it apart in its series, for people: ``{"b": "400"}``, ``{"phase": "2 of 6", "seconds": "+25"}``.
+        details: what sets it apart in its series, for people: ``{"b": "400"}``, ``{"phase": "2 of 6 (+25 s from contrast)"}``.
         series_uid: of DICOM.
         files: that it was read from.
     """

@@ -69,9 +69,7 @@ def find_notes(version_of: Callable[[str], str | None]) -> list[str]:
     if torch_version < (2, 6):
         notes.append("Below torch 2.6, `hccnet bundle convert` refuses .pth checkpoints; .safetensors are read.")
     if version_of("pydicom") is not None and version_numbers(version_of("pydicom")) < (3, 0):
-        notes.append(
-            f"Reading DICOM needs pydicom 3; {version_of('pydicom')} is installed: pip install 'hccnet[dicom]'."
-        )
+        notes.append(f'Reading DICOM needs pydicom 3; {version_of("pydicom")} is installed: pip install "pydicom>=3".')
     return notes
 
 

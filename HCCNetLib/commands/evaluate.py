@@ -43,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="bundle of networks to judge")
     parser.add_argument(
-        "--cohort", type=Path, required=True, metavar="DIR", help="cohort folder or cohort table, with outcomes.csv"
+        "--cohort",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="cohort in any form that hccnet inspect reads, with outcomes",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(

@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods can name, take minutes per patient. Use patients that the networks have not seen."
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="bundle whose maps are tested")
-    parser.add_argument("--cohort", type=Path, required=True, metavar="DIR", help="cohort folder or cohort table")
+    parser.add_argument(
+        "--cohort", type=Path, required=True, metavar="DIR", help="cohort in any form that hccnet inspect reads"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--methods", nargs="+", choices=list(METHODS), default=_CHEAP, help=f"default: {' '.join(_CHEAP)}"

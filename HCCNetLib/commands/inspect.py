@@ -84,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.write_channels:
         _check_write_channels(arguments)
     cohort = read_input(arguments.input, reading_options(arguments))
+    description = Bundle.open(arguments.bundle).description if arguments.bundle else None
+    sheets = None if arguments.png is None else _place_sheets(arguments.png, len(cohort.patients) + len(cohort.refused))
     if arguments.write_channels:
         write_table(arguments.write_channels, channel_rows(cohort))
         if cohort.refused:
@@ -91,8 +93,6 @@ def run(arguments: argparse.Namespace) -> int:
                 f"note: {arguments.write_channels} has no rows for {_REFUSED.format(len(cohort.refused))}",
                 file=sys.stderr,
             )
-    description = Bundle.open(arguments.bundle).description if arguments.bundle else None
-    sheets = None if arguments.png is None else _place_sheets(arguments.png, len(cohort.patients) + len(cohort.refused))
     inspection = _Inspection(cohort, description, sheets)
     if arguments.json:
         contents = list(inspection.patients())

@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,8 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         raise unwritable(path.parent, error) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # e.g. the parent is a file
+            aside.unlink()
 
 
 def _as_csv(rows: Sequence[Sequence[str]], delimiter: str = ",") -> bytes:

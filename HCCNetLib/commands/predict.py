@@ -108,7 +108,9 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         "image, description (`hccnet inspect --write-channels` writes one to start from)",
     )
     parser.add_argument(
-        "--one-patient", action="store_true", help="DICOM: all of INPUT is one patient's, whatever its patient IDs say"
+        "--one-patient",
+        action="store_true",
+        help="DICOM: all of the input is one patient's, whatever its patient IDs say",
     )
 
 

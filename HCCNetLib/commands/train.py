@@ -106,5 +106,6 @@ def _judge(recipe: Recipe, test: TestCohort, bundles: list[Path], name: str) -> 
     config = recipe.finetune
     given = ["--bundle", str(bundles[0]), "--cohort", test.cohort, "--out", str(Path(config.out) / name)]
     given += ["--device", config.device, "--cache", str(config.cache_folder), "--processes", str(config.processes)]
+    given += ["--channels", test.channel_table] if test.channel_table else []
     given += ["--compare", *map(str, bundles[1:])] if len(bundles) > 1 else []
     return evaluation.run(parser.parse_args(given))

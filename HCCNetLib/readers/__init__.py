@@ -12,7 +12,6 @@ from HCCNetLib.readers.dicom import holds_dicom, is_dicom, is_dicom_folder, read
 from HCCNetLib.readers.exams import (
     ReadingOptions,
     check_images,
-    describe_grid,
     in_exam,
     orientation_letters,
     require_channels,
@@ -35,7 +34,6 @@ __all__ = [
     "ReadingOptions",
     "channel_rows",
     "check_images",
-    "describe_grid",
     "in_exam",
     "name_as_given",
     "open_key",
@@ -96,7 +94,7 @@ def _read_form(path: Path, options: ReadingOptions) -> Cohort:
             return read_cohort_table(path, options)
         if is_dicom(path):
             return read_dicom(path, options)
-        raise Refusal("unknown_input", f"{path.name} is neither a folder nor a table. Expected {_FORMS}.")
+        raise Refusal("unknown_input", f"{path.name} is no folder, table or DICOM file. Expected {_FORMS}.")
     if is_bids_dataset(path):
         return read_bids_dataset(path, options)
     if is_bids_subject(path) and not is_patient_folder(path):

@@ -61,18 +61,8 @@ _NAMING = ("acq", "ce", "desc", "rec")
 _WORDS = (*_NAMING, "mod", "task", "dir")
 _WEIGHTINGS = {"T1w": "T1", "T2w": "T2", "dwi": "DWI"}
 _NO_IMAGES = (
-    "sbref",
-    "mask",
-    "dseg",
-    "probseg",
-    "adc",
-    "fa",
-    "expadc",
-    "m0scan",
-    "phase",
-    "phasediff",
-    "fieldmap",
-    "epi",
+    *("sbref", "mask", "dseg", "probseg", "adc", "fa", "expadc", "m0scan"),
+    *("phase", "phasediff", "fieldmap", "epi"),
 )
 _NO_MAGNITUDES = ("phase", "real", "imag")
 

@@ -117,9 +117,9 @@ class ExamChannels:
 
     def look_up(self, name: str, description: str = "") -> Override | None:
         """What the first matching row says of an image, by its ``FoundImage.name`` and ``.description``."""
-        return self.table.decide(
-            self.rows, {**self.facts, "image": [_plain(name)], "description": [_plain(description)]}
-        )
+        # In an exam merged of several folders an image was written with its folder in front.
+        names = [_plain(name), f"{self.facts['exam'][0]}/{_plain(name)}"]
+        return self.table.decide(self.rows, {**self.facts, "image": names, "description": [_plain(description)]})
 
 
 def read_channel_table(path: Path) -> ChannelTable:

@@ -415,7 +415,9 @@ def probable_channels(exam: Exam, channels: Sequence[str]) -> list[Problem]:
     if not probable:
         return []
     names = ", ".join(f"{i.channel} is {i.name}{f' ({i.description})' if i.description else ''}" for i in probable)
-    message = f"recognised by words or times alone: {names}. Look whether they are right; --channels overrides."
+    message = (
+        f"recognised by words or times alone: {names}. Look whether they are right; with hccnet, --channels overrides."
+    )
     return [Problem("channel_probable", message, exam.exam_id)]
 
 

@@ -20,19 +20,8 @@ _BY_WORD = (
     ({"SCREEN SAVE", "SCREENSHOT"}, "a screenshot"),
 )
 _MAPS = {
-    "T1",
-    "T2",
-    "T2_STAR",
-    "T2STAR",
-    "R1",
-    "R2",
-    "R2_STAR",
-    "B0",
-    "B1",
-    "PD",
-    "QUANTITY",
-    "STIFFNESS",
-    "CONFIDENCE",
+    *("T1", "T2", "T2_STAR", "T2STAR", "R1", "R2", "R2_STAR", "B0", "B1", "PD"),
+    *("QUANTITY", "STIFFNESS", "CONFIDENCE"),
 }
 # Values of Complex Image Component (0008,9208).
 KIND_OF_COMPONENT = {"PHASE": "a phase image", "REAL": "a real image", "IMAGINARY": "an imaginary image"}

@@ -224,7 +224,7 @@ def _pynrrd(shown: str) -> ModuleType:
         import nrrd
         import nrrd.reader
     except ImportError as error:
-        message = f"{shown} is an NRRD image; reading it needs the package pynrrd: pip install 'hccnet[nrrd]'."
+        message = f"{shown} is an NRRD image; reading it needs the package pynrrd: pip install pynrrd."
         raise Refusal("missing_package", message) from error
     return nrrd
 

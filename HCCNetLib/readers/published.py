@@ -47,6 +47,8 @@ def read_published_layout(folder: Path, options: ReadingOptions | None = None) -
     """
     dates, columns = _read_labels(folder / LABELS / TABLE)
     folders, problems = _exam_folders(folder / IMAGES)
+    if not folders:
+        raise Refusal("no_exams", f"{IMAGES} holds no folder named <patient>_<number>. Name the exams' folders so.")
     patients: list[Patient] = []
     refused: dict[str, Refusal] = {}
     for patient_id, exams in folders.items():

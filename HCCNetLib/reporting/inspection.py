@@ -43,8 +43,8 @@ def _own_name(image: Image) -> str:
 
 
 def details_text(details: Mapping[str, str]) -> str:
-    """What sets an image apart in its series, e.g. ``b 400`` or ``phase 2 of 6, +25 s``."""
-    return ", ".join(f"{value} s" if name == "seconds" else f"{name} {value}" for name, value in details.items())
+    """What sets an image apart in its series, e.g. ``b 400`` or ``phase 2 of 6 (+25 s from contrast)``."""
+    return ", ".join(f"{name} {value}" for name, value in details.items())
 
 
 def name_apart(name: str, details: str) -> str:

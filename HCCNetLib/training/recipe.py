@@ -42,12 +42,14 @@ class TestCohort:
     """Patients whom no training has seen.
 
     Args:
-        cohort: folder or table, with outcomes.
+        cohort: in any form that ``hccnet inspect`` reads, with outcomes.
+        channel_table: table that says which image is which channel; empty: none.
         phantom_patients: make it first, a phantom of so many patients; 0: it is there.
         phantom_seed: of that phantom.
     """
 
     cohort: str
+    channel_table: str = ""
     phantom_patients: int = 0
     phantom_seed: int = 0
 

@@ -364,3 +364,34 @@ def test_a_csv_file_may_have_any_mark_between_its_cells_that_spreadsheets_write(
     found = exam.look_up("scan7")
     assert found is not None
     assert (found.channel, found.row) == ("T1_in", 2)
+
+
+def test_the_table_of_an_exam_merged_of_two_folders_is_read_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for suffix, channel in (("a", "DWI_b0"), ("b", "odd")):
+        write_patient(tmp_path / "P1", dates=(f"2021-03-14_{suffix}",), channels=(channel,))
+    written = tmp_path / "c.csv"
+    assert run("inspect", tmp_path / "P1", "--merge-same-day", "--write-channels", written) == 0
+    lines = written.read_text(encoding="utf-8").splitlines()
+    written.write_text("\n".join(f"{line}T2_long" if "odd" in line else line for line in lines), encoding="utf-8")
+    capsys.readouterr()
+    assert run("inspect", tmp_path / "P1", "--merge-same-day", "--channels", written) == 0
+    said = capsys.readouterr().out
+    assert "matches no image" not in said
+    assert re.search(r"T2_long +2021-03-14_b/odd", said)
+
+
+def test_a_table_below_a_file_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    patient = write_patient(tmp_path / "P1", channels=DWI[:1])
+    (tmp_path / "afile").write_text("")
+    assert run("inspect", patient, "--write-channels", tmp_path / "afile" / "x.csv") == 1
+    assert "Traceback" not in (said := capsys.readouterr().err)
+    assert said.startswith("hccnet: ")
+
+
+def test_nothing_is_written_where_another_argument_is_wrong(tmp_path: Path) -> None:
+    patient = write_patient(tmp_path / "P1", channels=DWI[:1])
+    written = tmp_path / "c.csv"
+    assert run("inspect", patient, "--write-channels", written, "--bundle", tmp_path / "none") == 1
+    assert not written.exists()

@@ -375,7 +375,7 @@ def test_arterial_and_venous_are_told_apart_by_the_time_after_contrast(tmp_path:
     description = next(image.description for image in exam.found if image.channel == "T1_arterial")
     assert problem.message == (
         f"recognised by words or times alone: T1_arterial is {number} ({description}). Look whether they are right; "
-        f"--channels overrides."
+        f"with hccnet, --channels overrides."
     )
     assert check_images(exam, ["T1_in"]) == []  # a model that does not read them need not be warned of them
 
@@ -893,10 +893,30 @@ def test_a_scanner_s_protocols_and_raw_data_are_not_called_damaged(tmp_path: Pat
     assert not read_input(tmp_path).problems
 
 
+def test_whether_names_differ_does_not_depend_on_their_order(tmp_path: Path) -> None:
+    """Of three names two have nothing in common, whichever of them comes first."""
+    for number, name in enumerate(("DOE^JOHN", "DOE^JANE", "ROE^JANE")):
+        dwi(tmp_path / name, number=number + 1, date=f"2020010{number + 1}", PatientName=name)
+    assert refusal_of(tmp_path).message.startswith("The files of this patient id have different names:")
+
+
+@pytest.mark.parametrize("slope", ["nan", "inf"])
+def test_a_slope_that_is_no_number_is_not_a_damaged_file(tmp_path: Path, slope: str) -> None:
+    path = dwi(tmp_path)[-1]
+    dataset = pydicom.dcmread(path)
+    dataset.RescaleSlope, dataset.RescaleIntercept = "1.00", "0"
+    dataset.save_as(path)
+    path.write_bytes(path.read_bytes().replace(b"1.00", slope.encode().ljust(4), 1))
+    cohort = read_input(tmp_path)
+    assert not cohort.problems
+    with pytest.raises(Refusal, match="voxels that are not numbers"):
+        exams(cohort)[0].images["DWI_b0"].read()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(Refusal, match=r"^pipe is neither a folder nor a table"):
+    with pytest.raises(Refusal, match=r"^pipe is no folder, table or DICOM file"):
         read_input(tmp_path / "pipe")
 
 
@@ -910,7 +930,7 @@ def test_a_compression_that_nobody_knows_is_named(tmp_path: Path) -> None:
         only_exam(tmp_path).images["DWI_b0"].read()
     assert refused.value.message == (
         "series 1, b 0 is compressed (unknown transfer syntax 1.2.840.10008.1.2.9), and nothing installed can read that. "
-        "Install the decoders: pip install 'hccnet[dicom]', or decompress the files."
+        'Install the decoders: pip install "pylibjpeg[openjpeg]" python-gdcm, or decompress the files.'
     )
 
 

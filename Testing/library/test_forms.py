@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,3 +115,25 @@ def test_a_bids_subject_without_images_is_refused_in_a_sentence(tmp_path: Path) 
     (tmp_path / "sub-02" / "ses-1").mkdir(parents=True)
     refused = read_input(tmp_path).refused
     assert refused["sub-02"].message.startswith("No session of it holds an image in NIfTI or NRRD.")
+
+
+def test_a_patient_folder_that_can_not_be_opened_is_refused_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_patient(tmp_path / "a")
+    write_patient(tmp_path / "b")
+    (tmp_path / "a" / "2019-01-01").mkdir()
+
+    def guarded(real: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def opened(folder: Any) -> Any:
+            if Path(folder).name == "2019-01-01":
+                raise PermissionError("2019-01-01")
+            return real(folder)
+
+        return opened
+
+    monkeypatch.setattr(os, "scandir", guarded(os.scandir))
+    monkeypatch.setattr(Path, "iterdir", guarded(Path.iterdir))
+    cohort = read_input(tmp_path)
+    assert ids(cohort) == ["b"]
+    assert [refusal.code for refusal in cohort.refused.values()] == ["no_permission"]

@@ -51,7 +51,7 @@ def dicom_like(not_used: Sequence[FoundImage] = ()) -> Patient:
             description="t1_vibe_fs_dynamic_breathhold_with_a_name_that_goes_on_and_on",
             recognised_by="time after contrast",
             confidence="probable",
-            details={"phase": "2 of 6", "seconds": "+25"},
+            details={"phase": "2 of 6 (+25 s)"},
         ),
         found(
             *("DWI_b800", "series 8, b 800"),
@@ -84,9 +84,9 @@ def test_the_table_says_of_every_channel_what_it_was_found_as():
     assert lines[4] == "  2021-03-14 (late), latest exam"
     dwi, arterial = lines[6:8]
     assert " ".join(dwi.split()) == "DWI_b800 series 8: ep2d_diff 40×36×30 8×8×8 LPS b 800 b-value, certain"
-    assert arterial.strip().startswith("T1_arterial  series 20, phase 2: t1_vibe")
+    assert arterial.strip().startswith("T1_arterial  series 20, phase 2: t1_vib")
     assert "… " in arterial
-    assert arterial.endswith("phase 2 of 6, +25 s  time after contrast, probable")
+    assert arterial.endswith("phase 2 of 6 (+25 s)  time after contrast, probable")
     assert lines[8] == "    warning: b-value 780 is used as DWI_b800."
     titles = lines[5]
     for title, cell in (("file", "series 8"), ("voxels", "40×36"), ("mm", "8×8"), ("axes", "LPS"), ("rec", "b-value")):

@@ -373,7 +373,7 @@ def test_without_pynrrd_the_sentence_says_what_to_install(tmp_path: Path, monkey
     (exam,) = read_input(tmp_path / "P").patients[0].exams
     refusal = refusal_of(lambda: check_images(exam, DWI))
     assert refusal.message == (
-        "2020-01-05/DWI_b0.nrrd is an NRRD image; reading it needs the package pynrrd: pip install 'hccnet[nrrd]'."
+        "2020-01-05/DWI_b0.nrrd is an NRRD image; reading it needs the package pynrrd: pip install pynrrd."
     )
 
 

@@ -208,3 +208,11 @@ def test_an_exam_that_cannot_be_opened_is_called_by_its_number(tmp_path: Path) -
     (tmp_path / "nifti" / "T1_001" / "bad\udcff.nii.gz").unlink()
     write_labels(tmp_path, rows=["T1,1,0,0,2020-01-01", "T1,2,0,0,2021-01-01"])
     assert "T1A and T1_arterial are both T1_arterial" in read_input(tmp_path).refused["T1"].message
+
+
+def test_a_published_layout_without_numbered_exams_is_refused(tmp_path: Path) -> None:
+    write_labels(tmp_path)
+    (tmp_path / "nifti" / "somebody").mkdir(parents=True)
+    assert refusal_of(lambda: read_input(tmp_path)).message == (
+        "nifti holds no folder named <patient>_<number>. Name the exams' folders so."
+    )

@@ -553,7 +553,7 @@ def test_a_gzip_with_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
     [
         (lambda p: p / "nowhere", "does not exist. Check the path."),
         (lambda p: p, "is empty. Expected a patient folder"),
-        (lambda p: (p / "a.txt").write_text("x") and p / "a.txt", "a.txt is neither a folder nor a table."),
+        (lambda p: (p / "a.txt").write_text("x") and p / "a.txt", "a.txt is no folder, table or DICOM file."),
         (lambda p: (p / "sub").mkdir() or p, "holds no exam folder named by a date."),
         (
             lambda p: write_nifti(p / "DWI_b0.nii.gz", np.ones(SHAPE), AFFINE) or p,

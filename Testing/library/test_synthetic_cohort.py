@@ -62,7 +62,8 @@ def test_the_reader_takes_the_cohort_and_names_the_truth_as_passed_over(cohort):
     assert [p.patient_id for p in read.patients] == [f"PH{n:05d}" for n in range(1, 6)]
     assert read.refused == {}
     assert [p.message for p in read.problems] == [
-        "The folder truth was passed over: it holds no folder named by a date."
+        "The folder truth was passed over: it holds no folder named by a date. It does hold images: if they are a patient's, "
+        "give it as an INPUT of its own."
     ]
     for patient in read.patients:
         require_channels(patient, DEFAULT_CHANNELS)

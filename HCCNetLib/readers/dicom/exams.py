@@ -196,7 +196,7 @@ def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam:
         for channel, (name, _) in sorted(assigned.channels.items())
         if (grid := stacks[name].grid) is not None
     }
-    problems += [Problem(p.code, f"{p.channel} of {where}: {p.says}") for p in assigned.problems]
+    problems += [Problem(p.code, f"{p.channel} of {where}: {_for_command(p.says)}") for p in assigned.problems]
     return Exam(
         exam_id=exam_id,
         date=visit.date,
@@ -206,6 +206,11 @@ def _read_exam(patient_id: str, visit: Visit, options: ReadingOptions) -> Exam:
         resample_channels=options.resample_channels,
         found=found,
     )
+
+
+def _for_command(says: str) -> str:
+    """What the rules say, with the way in which a user of the command chooses."""
+    return says.replace("Choose the right one", "Say with --channels which one is right")
 
 
 def _candidates(visit: Visit) -> list[_Candidate]:

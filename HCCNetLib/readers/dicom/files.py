@@ -34,16 +34,20 @@ _NOT_DICOM = (
 )
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, strict: bool = True) -> Iterator[Path]:
     """Every regular file below a folder, in the order of names, and links that lead nowhere.
 
     Links are followed; each folder is entered once.
+
+    Args:
+        folder: where to begin.
+        strict: whether a folder that can't be opened is refused; else it is passed over, for whoever only looks.
 
     Raises:
         Refusal: a folder can't be opened: an exam may be in it.
     """
     seen: set[tuple[int, int]] = set()
-    stack = [_entries(folder, seen)]
+    stack = [_entries(folder, seen, strict)]
     while stack:
         if not stack[-1]:
             stack.pop()
@@ -58,10 +62,10 @@ def walk(folder: Path) -> Iterator[Path]:
         if is_file or (entry.is_symlink() and not Path(entry.path).exists()):  # whoever opens the latter finds out
             yield Path(entry.path)
         elif is_folder and len(stack) < _DEEPEST:
-            stack.append(_entries(Path(entry.path), seen))
+            stack.append(_entries(Path(entry.path), seen, strict))
 
 
-def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
+def _entries(folder: Path, seen: set[tuple[int, int]], strict: bool) -> list[os.DirEntry[str]]:
     """What a folder holds, the last name first; nothing of one that was seen before."""
     try:
         found = folder.stat()
@@ -70,6 +74,8 @@ def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]
         seen.add((found.st_dev, found.st_ino))
         return sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
     except OSError as error:
+        if not strict:
+            return []
         message = (
             "A folder of the input can't be opened: an exam may be in it. Give yourself the permission to read it."
         )
@@ -109,7 +115,7 @@ def is_dicom_folder(folder: Path) -> bool:
     Dated folders of NIfTI images with DICOM files beside them stay what they are.
     """
     found = False
-    for number, path in enumerate(walk(folder)):
+    for number, path in enumerate(walk(folder, strict=False)):
         if path.name.lower().endswith(OTHER_IMAGES) or (number >= _ENOUGH_FILES and not found):
             return False
         found = found or is_dicom(path)
@@ -118,7 +124,7 @@ def is_dicom_folder(folder: Path) -> bool:
 
 def holds_dicom(folder: Path) -> bool:
     """Whether any file below a folder is DICOM."""
-    return any(map(is_dicom, walk(folder)))
+    return any(map(is_dicom, walk(folder, strict=False)))
 
 
 @functools.cache
@@ -139,12 +145,12 @@ def require_pydicom() -> None:
         import pydicom
     except ImportError as error:
         message = (
-            "These are DICOM files, and the package pydicom is not installed. Install it: pip install 'hccnet[dicom]'."
+            'These are DICOM files, and the package pydicom is not installed. Install it: pip install "pydicom>=3".'
         )
         raise Refusal("missing_package", message) from error
     if int(pydicom.__version__.split(".")[0]) < 3:
         message = (
-            f"Reading DICOM needs pydicom 3; {pydicom.__version__} is installed. Update it: pip install 'pydicom>=3'."
+            f'Reading DICOM needs pydicom 3; {pydicom.__version__} is installed. Update it: pip install "pydicom>=3".'
         )
         raise Refusal("missing_package", message)
 

@@ -37,11 +37,8 @@ from HCCNetLib.readers.dicom.values import (
 from HCCNetLib.readers.dicom.vendors import b_value_of_frame, component_of, direction_of
 from HCCNetLib.records import PHANTOM_MARK
 
-MR_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.4": "MR",
-    "1.2.840.10008.5.1.4.1.1.4.1": "Enhanced MR",
-    "1.2.840.10008.5.1.4.1.1.4.4": "Legacy Converted Enhanced MR",
-}
+# MR, Enhanced MR, Legacy Converted Enhanced MR.
+MR_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.4{end}" for end in ("", ".1", ".4"))
 _MOST_FRAMES = 50_000
 _MOST_ALIKE = 10_000  # series and what tells their files apart
 _LONGEST_MS = 86_400_000.0  # a day
@@ -82,7 +79,6 @@ class Frame:
         series_uid: of the series.
         series_number: as written, or empty.
         description: of the series.
-        sequence: name of the pulse sequence and of the protocol, in words.
         modality: e.g. ``MR``.
         sop_class: UID of the kind of object.
         shape: rows and columns.
@@ -107,7 +103,7 @@ class Frame:
         field_strength: T, or None.
         slope: of stored to displayed value.
         intercept: of stored to displayed value.
-        instance_number: or None.
+        instance_number: or None; only to tell copies from others.
         dimensions: of an enhanced file, the frame's number along each of its dimensions.
         is_phantom: marked as generated.
     """
@@ -124,7 +120,6 @@ class Frame:
     series_uid: str
     series_number: str
     description: str
-    sequence: str
     modality: str
     sop_class: str
     shape: tuple[int, int]
@@ -250,7 +245,6 @@ def _common(tags: Values) -> dict[str, Any]:
         "series_uid": text_of(tags, at.SERIES_UID),
         "series_number": text_of(tags, at.SERIES_NUMBER),
         "description": _description(tags),
-        "sequence": " ".join(f"{text_of(tags, at.SEQUENCE_NAME)} {text_of(tags, at.SCANNING_SEQUENCE)}".split()),
         "modality": text_of(tags, at.MODALITY).upper(),
         "sop_class": text_of(tags, at.SOP_CLASS),
         "shape": (whole_of(tags, at.ROWS) or 0, whole_of(tags, at.COLUMNS) or 0),

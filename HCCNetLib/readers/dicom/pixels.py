@@ -26,7 +26,7 @@ class UnreadableSyntax(Exception):
         package: that would decode it, as pip is told.
     """
 
-    def __init__(self, name: str, package: str = "'hccnet[dicom]'") -> None:
+    def __init__(self, name: str, package: str = '"pylibjpeg[openjpeg]" python-gdcm') -> None:
         super().__init__(name)
         self.name, self.package = name, package
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ def _look_at_people(frames: Sequence[Frame]) -> list[Problem]:
     births = {frame.birth_date for frame in frames}
     sexes, issuers = {p.sex for p in people if p.sex}, {p.issuer for p in people if p.issuer is not None}
     names = [p.name for p in people if p.name]
-    differ = any(names[0].isdisjoint(name) for name in names)
+    differ = any(one.isdisjoint(other) for one, other in itertools.combinations(names, 2))
     # Whoever was born on one day and has one id is one person, whatever became of the name.
     is_confirmed = len(births) == 1 and "" not in births
     said = ["sexes"] * (len(sexes) > 1) + ["issuers of the id"] * (len(issuers) > 1)
@@ -117,22 +118,9 @@ def _look_at_people(frames: Sequence[Frame]) -> list[Problem]:
 
 # Body Part Examined of what is not the liver. It is often only what the protocol was made from, so that it is told, no more.
 _OTHER_PARTS = {
-    *(
-        "BRAIN",
-        "HEAD",
-        "SKULL",
-        "ORBIT",
-        "NECK",
-        "CSPINE",
-        "TSPINE",
-        "LSPINE",
-        "SPINE",
-        "SHOULDER",
-        "ELBOW",
-        "WRIST",
-        "HAND",
-    ),
-    *("KNEE", "ANKLE", "FOOT", "HIP", "LEG", "ARM", "EXTREMITY", "BREAST", "HEART", "PROSTATE", "UTERUS", "JAW"),
+    *("BRAIN", "HEAD", "SKULL", "ORBIT", "NECK", "CSPINE", "TSPINE", "LSPINE", "SPINE"),
+    *("SHOULDER", "ELBOW", "WRIST", "HAND", "KNEE", "ANKLE", "FOOT", "HIP", "LEG", "ARM", "EXTREMITY"),
+    *("BREAST", "HEART", "PROSTATE", "UTERUS", "JAW"),
 }
 
 

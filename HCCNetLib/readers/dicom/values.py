@@ -153,7 +153,7 @@ def scale_of(tags: Values, places: Sequence[Values], tag: int, default: float) -
     if number is not None:
         return number
     items = [item for place in places for item in place.items(at.GROUPS[tag])]
-    is_there = any(tag in item.tags and len(item.tags.get_item(tag).value or "") > 0 for item in (*items, tags))
+    is_there = any(tag in item.tags and item.tags.get_item(tag).value not in (None, b"", "") for item in (*items, tags))
     return math.nan if is_there else default
 
 
