@@ -316,6 +316,13 @@ def _of_slice(
     def find(tag: int) -> Any:
         return find_in(tags, places, tag) if places else as_it_stands(tags, elements, tag)
 
+    def scale(tag: int, default: float) -> float:
+        if places:
+            return scale_of(tags, places, tag, default)
+        value = as_it_stands(tags, elements, tag)
+        number = default if value is None or list(value) == [""] else first_number(value)
+        return math.nan if number is None else number
+
     uid = as_it_stands(tags, elements, at.INSTANCE_UID) or ()
     of_frame = find_in(tags, places, at.FRAME_DATETIME)
     times = (str(of_frame), *(str(as_it_stands(tags, elements, tag)) for tag in _TIMES))
@@ -327,8 +334,8 @@ def _of_slice(
         "position": vector_of(find(at.POSITION), 3),
         "trigger_time": _trigger_time(first_number(find(at.TRIGGER_DELAY if places else at.TRIGGER_TIME))),
         "acquired": moments[times],
-        "slope": scale_of(tags, places, at.SLOPE, 1.0) or math.nan,
-        "intercept": scale_of(tags, places, at.INTERCEPT, 0.0),
+        "slope": scale(at.SLOPE, 1.0) or math.nan,
+        "intercept": scale(at.INTERCEPT, 0.0),
     }
 
 
