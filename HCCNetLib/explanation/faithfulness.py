@@ -182,7 +182,8 @@ def spearman(a: Sequence[float] | NDArray[np.float32], b: Sequence[float] | NDAr
     """Spearman's rank correlation, equal values sharing their mean rank; None below three values or for constant ones."""
     if len(a) < _FEWEST:
         return None
-    ranks = np.stack([rankdata(a), rankdata(b)])
+    # From scipy 1.18 on ranks have the precision of what is ranked.
+    ranks = np.stack([rankdata(a), rankdata(b)]).astype(np.float64)
     ranks -= ranks.mean(axis=1, keepdims=True)
     lengths = np.sqrt((ranks**2).sum(axis=1))
     if not lengths.min() > 0:
