@@ -38,13 +38,13 @@ def _signs_of_damage() -> tuple[type[Exception], ...]:
 
 
 @dataclass(frozen=True)
-class NiftiImage:
-    """One 3D image in a NIfTI file, or one volume of a 4D file whose volumes are named.
+class FileImage:
+    """One 3D image in a file, or one volume of a 4D file whose volumes are named.
 
     Args:
-        path: the file.
+        path: the file, or the header whose data lie in another file beside it.
         shown: how messages call it: relative to what the user gave.
-        volume: index along the 4th axis, None for a 3D file.
+        volume: index along the axis that is no space, None for a 3D file.
     """
 
     path: Path
@@ -55,6 +55,11 @@ class NiftiImage:
     def source(self) -> str:
         """What messages call this image."""
         return self.shown if self.volume is None else f"{self.shown} (volume {self.volume + 1})"
+
+
+@dataclass(frozen=True)
+class NiftiImage(FileImage):
+    """An image in a NIfTI file; volumes lie along the 4th axis."""
 
     @cached_property
     def grid(self) -> Grid:

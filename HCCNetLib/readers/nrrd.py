@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from HCCNetLib.readers.nifti import check_affine, refuse_unusable_voxels, unnamed_volumes
+from HCCNetLib.readers.nifti import FileImage, check_affine, refuse_unusable_voxels, unnamed_volumes
 from HCCNetLib.records import PHANTOM_MARK, Affine, Grid, Problem, Refusal
 
 SUFFIXES = (".nrrd", ".nhdr")
@@ -112,23 +112,8 @@ class NrrdHeader:
 
 
 @dataclass(frozen=True)
-class NrrdImage:
-    """One 3D image in an NRRD file, or one volume of a 4D file whose volumes are named.
-
-    Args:
-        path: the file, or the header whose data lie in another file beside it.
-        shown: how messages call it: relative to what the user gave.
-        volume: index along the axis that is no space, None for a 3D file.
-    """
-
-    path: Path
-    shown: str
-    volume: int | None = None
-
-    @property
-    def source(self) -> str:
-        """What messages call this image."""
-        return self.shown if self.volume is None else f"{self.shown} (volume {self.volume + 1})"
+class NrrdImage(FileImage):
+    """An image in an NRRD file; volumes lie along the first or the last axis."""
 
     @cached_property
     def header(self) -> NrrdHeader:

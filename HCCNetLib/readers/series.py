@@ -25,7 +25,7 @@ from HCCNetLib.readers.image_types import KIND_OF_COMPONENT, dixon_of_type, kind
 # Where vendors write the b-value: the standard's place first, then Siemens, Philips, United Imaging and, last, GE.
 _B_VALUE_TAGS = ("0018,9087", "0019,100C", "2001,1003", "0065,1009")
 _GE_B_VALUE_TAG = "0043,1039"
-_GE_OFFSET = 100_000  # GE adds multiples of it (1000000800 is b800)
+GE_OFFSET = 100_000.0  # GE adds multiples of it (1000000800 is b800)
 _LARGEST_B_VALUE = 10_000.0  # s/mm²
 _HEX_PAIR = re.compile(r"[0-9a-fA-F]{2}")
 
@@ -125,7 +125,7 @@ def b_value_in_tags(value_of: Callable[[str], str]) -> float | None:
         value = _plausible(_as_text(value_of(tag)))
         if value is not None:
             return value
-    return _plausible(_as_text(value_of(_GE_B_VALUE_TAG)).split("\\")[0], _GE_OFFSET)
+    return _plausible(_as_text(value_of(_GE_B_VALUE_TAG)).split("\\")[0], GE_OFFSET)
 
 
 def _as_text(value: str) -> str:

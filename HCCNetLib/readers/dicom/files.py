@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from HCCNetLib.readers.images import SUFFIXES
 from HCCNetLib.records import Refusal
 
 if TYPE_CHECKING:
@@ -27,9 +28,8 @@ _ENOUGH_FILES = 20_000  # of which none is DICOM: a disk rather than a patient
 _DEEPEST = 200  # folders in folders; a path of more is a loop that no inode tells of
 _DEFLATED, _START = b"1.2.840.10008.1.2.1.99", 4096
 _CHUNK, _MOST_UNFOLDED = 1024**2, 512 * 1024**2  # bytes
-OTHER_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr")
 _NOT_DICOM = (
-    *OTHER_IMAGES,
+    *SUFFIXES,
     *(".json", ".csv", ".tsv", ".txt", ".xml", ".html", ".pdf", ".png", ".jpg"),
 )
 
@@ -116,7 +116,7 @@ def is_dicom_folder(folder: Path) -> bool:
     """
     found = False
     for number, path in enumerate(walk(folder, strict=False)):
-        if path.name.lower().endswith(OTHER_IMAGES) or (number >= _ENOUGH_FILES and not found):
+        if path.name.lower().endswith(SUFFIXES) or (number >= _ENOUGH_FILES and not found):
             return False
         found = found or is_dicom(path)
     return found

@@ -8,9 +8,7 @@ from typing import Any
 
 from HCCNetLib.readers.dicom import attributes as at
 from HCCNetLib.readers.dicom.values import Values, as_whole, find_in, first_number, vector_of
-from HCCNetLib.readers.series import plausible_b_value
-
-_GE_OFFSET = 100_000.0  # GE adds multiples of it
+from HCCNetLib.readers.series import GE_OFFSET, plausible_b_value
 
 
 def b_value_of_frame(tags: Values, places: Sequence[Values]) -> float | None:
@@ -28,7 +26,7 @@ def b_value_of_frame(tags: Values, places: Sequence[Values]) -> float | None:
             return number
     number = first_number(tags.private(at.GE_B))
     if number is not None:
-        return plausible_b_value(math.fmod(number, _GE_OFFSET))
+        return plausible_b_value(math.fmod(number, GE_OFFSET))
     return 0.0 if "NONE" in _directionality(tags, places) else None
 
 
