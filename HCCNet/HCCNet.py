@@ -25,7 +25,6 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
 
 
 def _library_root() -> Path:
@@ -41,11 +40,14 @@ if str(_library_root()) not in sys.path:
     sys.path.insert(0, str(_library_root()))
 
 from HCCNetLib.records import Refusal  # noqa: E402
+from HCCNetSlicer import side_by_side  # noqa: E402
 from HCCNetSlicer.bundle_card import BundleCard, read_card  # noqa: E402
 from HCCNetSlicer.dependencies import ensure  # noqa: E402
+from HCCNetSlicer.exam_problems import Row  # noqa: E402
 from HCCNetSlicer.exam_table import ExamTable, TableExam, TableState, fill_by_date  # noqa: E402
-from HCCNetSlicer.folders import fill_from_folder  # noqa: E402
+from HCCNetSlicer.folders import fill_from_files, fill_from_folder  # noqa: E402
 from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE  # noqa: E402
+from HCCNetSlicer.observing import Observers  # noqa: E402
 from HCCNetSlicer.prediction import Predictions, Settings, as_shown  # noqa: E402
 from HCCNetSlicer.results import Result, remove_all  # noqa: E402
 from HCCNetSlicer.sample_data import register_sample_data  # noqa: E402
@@ -72,37 +74,45 @@ class HCCNet(ScriptedLoadableModule):
             "After the method of Nolte et al., A CNN-Transformer for Classification of Longitudinal 3D MRI Images, "
             "arXiv 2501.10733. The demonstration networks have learned from generated images and know nothing of patients."
         )
-        slicer.app.connect("startupCompleted()", _register_sample_data)
+        slicer.app.connect("startupCompleted()", _register)
 
 
-def _register_sample_data() -> None:
+def _register() -> None:
+    """Makes samples and layouts known to Slicer: a saved scene may have been saved in one of the layouts."""
     register_sample_data(Path(__file__).resolve().parent / "Resources" / "Icons" / "HCCNet.png")
+    manager = slicer.app.layoutManager()
+    if manager is not None:
+        side_by_side.register(manager.layoutLogic().GetLayoutNode())
 
 
-class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class HCCNetWidget(ScriptedLoadableModuleWidget):
     """The module's window: its panels, and what one of them means for the others."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
+        self._of_scene, self._of_parameters, self._of_hierarchy, self._of_livers = (Observers() for _ in range(4))
         self._parameters: Any = None
         self._gui_tag: Any = None
         self.logic: HCCNetLogic | None = None
         self.run: Any = None
         self.exams: Any = None
+        self.dicom: Any = None
         self.model: Any = None
         self.advanced: Any = None
         self.result: Any = None
+        self._outlines: Any = None
         self._kept: TableState | None = None  # the table as this window last gave it to the scene, or took it
 
     def setup(self) -> None:
         """Builds the window."""
+        from HCCNetWindow.dicom_panel import DicomPanel
         from HCCNetWindow.exam_panel import ExamPanel
         from HCCNetWindow.helpers import WheelFilter
         from HCCNetWindow.model_panel import ModelPanel
         from HCCNetWindow.result_panel import ResultPanel
         from HCCNetWindow.run_panel import RunPanel
         from HCCNetWindow.setup_panel import SetupPanel
+        from HCCNetWindow.views import LiverOutlines
 
         ScriptedLoadableModuleWidget.setup(self)
         window = slicer.util.loadUI(self.resourcePath("UI/HCCNet.ui"))
@@ -119,22 +129,35 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.exams = ExamPanel(
             self.ui, ExamTable(slicer.mrmlScene), self.logic.fill_from_folder, self._exams_changed, self.run.tell
         )
+        self.dicom = DicomPanel(
+            self.ui, lambda files: self.logic.fill_from_files(self.exams.table, files), self.exams.attempt
+        )
         self.model = ModelPanel(self.ui, self._bundle_changed, self.run.tell, verification_command)
         self.advanced = SetupPanel(
             self.ui, self._settings_changed, temporary_folder(), self._worker_versions, self.logic.close
         )
-        self.result = ResultPanel(self.ui, slicer.mrmlScene, self._stale_reasons, self.run.tell, self.run.say)
+        self._outlines = LiverOutlines()
+        self.result = ResultPanel(
+            self.ui, slicer.mrmlScene, self._stale_reasons, self.run.tell, self.run.say, self._complete_result
+        )
         scene, events = slicer.mrmlScene, slicer.vtkMRMLScene
-        self.addObserver(scene, events.StartCloseEvent, self._scene_starts_to_close)
+        self._of_scene.add(scene, events.StartCloseEvent, self._scene_starts_to_close)
+        self._of_scene.add(scene, events.StartSaveEvent, lambda *_: self._complete_result())
         for event in (events.EndCloseEvent, events.EndImportEvent):
-            self.addObserver(scene, event, self._scene_is_another)
+            self._of_scene.add(scene, event, self._scene_is_another)
         for event in (events.NodeAddedEvent, events.NodeRemovedEvent, events.EndBatchProcessEvent):
-            self.addObserver(scene, event, self._nodes_changed)
+            self._of_scene.add(scene, event, self._nodes_changed)
         self._take_parameters()
+        self.result.request_restore()
+        contents, bar = self.ui.contents, self.ui.scrollArea.verticalScrollBar()
+        self.ui.scrollArea.setMinimumWidth(contents.minimumSizeHint.width() + bar.sizeHint.width())
 
     def cleanup(self) -> None:
         """Slicer closes, or the module is reloaded: timers tick on if nobody stops them."""
-        self.removeObservers()
+        for observers in (self._of_scene, self._of_hierarchy, self._of_livers):
+            observers.clear()
+        if self._outlines is not None:
+            self._outlines.leave()
         if self.logic is not None:  # first: whatever happens then, no worker stays
             self.logic.close()
         self._leave_parameters()
@@ -169,7 +192,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._leave_parameters()
         node = self.logic.getParameterNode()
         self._parameters = HCCNetParameters(node)
-        self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._parameter_node_changed)
+        self._of_parameters.add(node, vtk.vtkCommand.ModifiedEvent, self._parameter_node_changed)
         self._gui_tag = self._parameters.connectGui(self.ui)
         self.model.choose(self._parameters.bundle)
         self.advanced.choose(self._parameters.device, self._parameters.explain, self._parameters.method)
@@ -179,10 +202,10 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _observe_hierarchy(self) -> None:
         """Dates and patients may be corrected there; the node is another one after a scene was closed."""
-        self.removeObservers(self._hierarchy_changed)
+        self._of_hierarchy.clear()
         tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
         for event in (tree.SubjectHierarchyItemModifiedEvent, tree.SubjectHierarchyItemReparentedEvent):
-            self.addObserver(tree, event, self._hierarchy_changed)
+            self._of_hierarchy.add(tree, event, self._hierarchy_changed)
 
     def _hierarchy_changed(self, caller: Any, event: str) -> None:
         self.exams.request_update()
@@ -190,7 +213,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _leave_parameters(self) -> None:
         if self._parameters is not None:
             self._parameters.disconnectGui(self._gui_tag)
-            self.removeObservers(self._parameter_node_changed)
+            self._of_parameters.clear()
         self._parameters = self._gui_tag = None
 
     def _restore_table(self) -> None:
@@ -215,12 +238,15 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _scene_starts_to_close(self, caller: Any, event: str) -> None:
         self._leave_parameters()
-        self.result.forget()
+        self._of_hierarchy.clear()
+        self._of_livers.clear()
+        self._outlines.leave()
+        self.result.scene_closes()
         self.exams.table.clear()
 
     def _scene_is_another(self, caller: Any, event: str) -> None:
         self._take_parameters()
-        self.result.restore()
+        self.result.request_restore()
 
     def _nodes_changed(self, caller: Any, event: str) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():
@@ -258,12 +284,14 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.result.request_stale_check()
 
     def _observe_livers(self) -> None:
-        """A liver that is drawn on makes a result out of date; whatever it tells is a reason to look."""
-        self.removeObservers(self._liver_changed)
-        for node in {row.liver for row in self.exams.table.rows} - {None}:
-            self.addObserver(node, vtk.vtkCommand.AnyEvent, self._liver_changed)
+        """Outlines the livers; one that is drawn on makes a result out of date: every event is a reason to look."""
+        self._of_livers.clear()
+        livers = {row.liver: list(_volumes(row)) for row in self.exams.table.rows if row.liver is not None}
+        for node in livers:
+            self._of_livers.add(node, vtk.vtkCommand.AnyEvent, self._liver_changed)
             if node.IsA("vtkMRMLSegmentationNode"):
-                self.addObserver(node.GetSegmentation(), vtk.vtkCommand.AnyEvent, self._liver_changed)
+                self._of_livers.add(node.GetSegmentation(), vtk.vtkCommand.AnyEvent, self._liver_changed)
+        self._outlines.show(list(livers.items()))
 
     def _liver_changed(self, caller: Any, event: str) -> None:
         self.result.request_stale_check()
@@ -304,6 +332,11 @@ class HCCNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             settings = {**self._settings().plain(()), "livers": result.settings.get("livers", {})}
             reasons = result.stale_reasons(settings, quick=True)
             return [*reasons, _("The exams that are chosen now can't be used.")] if self.exams.table.rows else reasons
+
+    def _complete_result(self) -> None:
+        """Builds the maps that the latest prediction left for later: before a scene is saved, none may be missing."""
+        if self.logic is not None:
+            self.logic.complete_result()
 
     def _worker_versions(self) -> dict[str, str]:
         return self.logic.predictions.client.versions
@@ -362,6 +395,11 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
         with wait_cursor():
             return fill_from_folder(table, folder)
 
+    def fill_from_files(self, table: ExamTable, files: Sequence[Path]) -> Sequence[str]:
+        """Loads a patient's DICOM files into the scene and a table; what a reader should know. Raises Refusal."""
+        with wait_cursor():
+            return fill_from_files(table, files)
+
     def predict(
         self,
         exams: Exams,
@@ -407,6 +445,11 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
         """The result that the scene shows, also one that was saved and opened again."""
         return Result.find(slicer.mrmlScene)
 
+    def complete_result(self) -> None:
+        """Builds the maps that the latest prediction has left for later, so that it can be seen sooner."""
+        if self._predictions is not None:
+            self._predictions.complete()
+
     def remove_result(self) -> None:
         """Removes everything that shows a result, of several and of half-deleted ones too; the exams stay."""
         remove_all(slicer.mrmlScene)
@@ -422,6 +465,11 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
         table = ExamTable(slicer.mrmlScene)
         table.set_channels(card.channels, card.missing_channels)
         return table
+
+
+def _volumes(row: Row) -> Iterator[Any]:
+    """An exam's volumes."""
+    return (cell.node for cell in row.cells.values() if cell.node is not None)
 
 
 def _with_bundle(settings: Settings, bundle: str | Path | None) -> Settings:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from HCCNetLib.records import Grid
 from HCCNetSlicer import placement, result_nodes
 from HCCNetSlicer.map_kinds import DIRECTIONS, KINDS, TOWARDS, add_colour_table, default_threshold
-from HCCNetSlicer.record import SERIES, Record, ShownExam, field_role, map_role, volume_role
-from HCCNetSlicer.result_files import ResultFiles
+from HCCNetSlicer.record import Record, ShownExam, field_role, map_role, volume_role
+from HCCNetSlicer.result_files import MapImage, ResultFiles
 from HCCNetSlicer.staleness import kept_path
 from HCCNetSlicer.volumes import grid_of
 
@@ -45,7 +46,7 @@ def describe(
 
 
 def build(record: Record, exams: Sequence[ShownExam], files: ResultFiles) -> None:
-    """Adds the nodes and puts them where they belong in the subject hierarchy."""
+    """Adds all nodes but the maps and puts them where they belong in the subject hierarchy."""
     scene = record.scene
     folder = placement.add_folder(scene, [volume for exam in exams for volume in exam.present(scene)])
     placement.place(scene, record.node, folder)
@@ -60,11 +61,28 @@ def build(record: Record, exams: Sequence[ShownExam], files: ResultFiles) -> Non
         for number, volume in enumerate(exam.volumes.values()):
             if volume.GetScene() is scene:
                 record.refer(volume_role(index, number), volume)
-        study = placement.study_of(scene, exam.present(scene))
-        for role, node in _exam_nodes(record, index, files):
-            record.own(role, node)
-            placement.place(scene, node, study)
-    _choose_shown_channels(record)
+        box, date = files.prediction["exams"][index]["field"]["box"], record.exams[index]["date"]
+        field = result_nodes.add_field(scene, f"HCCNet field {date}", box)
+        record.own(field_role(index), field)
+        placement.place(scene, field, placement.study_of(scene, exam.present(scene)))
+    _choose_shown_channels(record, files)
+
+
+def add_maps(record: Record, files: ResultFiles, kinds: Iterable[str]) -> None:
+    """Adds the maps of some kinds, each beside its exam in the subject hierarchy; those that are there already stay."""
+    scene, threshold = record.scene, record.kept("state")["threshold"]
+    for key in kinds:
+        kind = KINDS[key]
+        for index, exam in enumerate(record.exams):
+            image = files.maps.get((key, index))
+            if image is None or record.get(map_role(key, index)) is not None:
+                continue
+            name = result_nodes.titled(f"HCCNet {kind.words} {exam['date']}", files.prediction)
+            node = result_nodes.add_map(scene, name, image, record.get(f"colours.{kind.direction}"))
+            result_nodes.set_map_threshold(node, threshold)
+            record.own(map_role(key, index), node)
+            volumes = [volume for channel in exam["channels"] if (volume := record.volume(index, channel)) is not None]
+            placement.place(scene, node, placement.study_of(scene, volumes))
 
 
 def _common_nodes(scene: Any, files: ResultFiles) -> Iterator[tuple[str, Any]]:
@@ -73,28 +91,16 @@ def _common_nodes(scene: Any, files: ResultFiles) -> Iterator[tuple[str, Any]]:
     yield "text.prediction", result_nodes.add_text(scene, "HCCNet prediction", files.text)
     yield "text.report", result_nodes.add_text(scene, "HCCNet report", files.report)
     risk, exams = result_nodes.add_risk_table(scene, prediction), result_nodes.add_exam_table(scene, prediction)
-    yield from (("table.risk", risk), ("table.exams", exams))
-    chart, series = result_nodes.add_risk_chart(scene, prediction, risk, exams)
-    yield from zip(("chart.risk", *SERIES["chart.risk"]), (chart, *series), strict=True)
-    chart, series = result_nodes.add_attention_chart(scene, prediction, exams)
-    yield from zip(("chart.attention", *SERIES["chart.attention"]), (chart, *series), strict=True)
+    tables = {"table.risk": risk, "table.exams": exams}
+    yield from tables.items()
+    dates = [exam["date"] for exam in prediction["exams"]]
+    for role, chart in result_nodes.charts(prediction).items():
+        series = [result_nodes.add_series(scene, each, tables[each.table]) for each in chart.series]
+        yield from zip((each.role for each in chart.series), series, strict=True)
+        yield role, result_nodes.add_chart(scene, chart, dates, series)
 
 
-def _exam_nodes(record: Record, index: int, files: ResultFiles) -> Iterator[tuple[str, Any]]:
-    """Maps and field of an exam with their roles."""
-    scene, date, prediction = record.scene, record.exams[index]["date"], files.prediction
-    for kind in KINDS.values():
-        image = files.maps.get((kind.key, index))
-        if image is not None:
-            name = result_nodes.titled(f"HCCNet {kind.words} {date}", prediction)
-            node = result_nodes.add_map(scene, name, image, record.get(f"colours.{kind.direction}"))
-            result_nodes.set_map_threshold(node, record.kept("state")["threshold"])
-            yield map_role(kind.key, index), node
-    box = prediction["exams"][index]["field"]["box"]
-    yield field_role(index), result_nodes.add_field(scene, f"HCCNet field {date}", box)
-
-
-def _choose_shown_channels(record: Record) -> None:
+def _choose_shown_channels(record: Record, files: ResultFiles) -> None:
     """Shows of each exam the last channel on the map's grid, as the report does.
 
     Maps lie on the first channel's grid: without a map, that decides.
@@ -102,14 +108,21 @@ def _choose_shown_channels(record: Record) -> None:
     chosen = []
     for index, exam in enumerate(record.exams):
         volumes = [(channel, record.volume(index, channel)) for channel in exam["channels"]]
-        maps = (record.get(map_role(kind, index)) for kind in KINDS)
-        first = next((node for node in maps if node is not None), volumes[0][1])
-        on_grid = [channel for channel, volume in volumes if _share_grid(volume, first)]
+        images = (files.maps.get((kind, index)) for kind in KINDS)
+        first = next((_grid_of_map(image) for image in images if image is not None), _grid_of(volumes[0][1]))
+        on_grid = [channel for channel, volume in volumes if _matches(_grid_of(volume), first)]
         chosen.append({**exam, "shown": on_grid[-1] if on_grid else exam["shown"]})
     record.keep("exams", chosen)
 
 
-def _share_grid(one: Any, other: Any) -> bool:
-    if any(node is None or node.GetImageData() is None for node in (one, other)):
-        return False
-    return grid_of(one).matches(grid_of(other))
+def _grid_of(volume: Any) -> Grid | None:
+    return None if volume is None or volume.GetImageData() is None else grid_of(volume)
+
+
+def _grid_of_map(image: MapImage) -> Grid:
+    x, y, z = image.voxels.shape
+    return Grid((x, y, z), image.affine)
+
+
+def _matches(one: Grid | None, other: Grid | None) -> bool:
+    return one is not None and other is not None and one.matches(other)

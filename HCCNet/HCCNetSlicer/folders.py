@@ -1,8 +1,10 @@
-"""A patient's folder → volumes in the scene, by the library's own reader: the same rules, refusals and problems."""
+"""A patient's folder or DICOM files → volumes in the scene, by the library's own reader: the same rules, refusals, problems."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ import numpy as np
 import slicer
 import slicer.util
 
-from HCCNetLib.readers import read_input
+from HCCNetLib.readers import read_dicom_files, read_input
 from HCCNetLib.readers.dicom import NOTHING_SAYS, OTHER_B_VALUE
 from HCCNetLib.readers.exams import check_headers, probable_channels
-from HCCNetLib.records import Box, Exam, Image, Patient, Problem, Refusal
+from HCCNetLib.records import Box, Cohort, Exam, Image, Patient, Problem, Refusal
 from HCCNetSlicer.exam_table import ExamTable
 from HCCNetSlicer.hierarchy import Hierarchy
 from HCCNetSlicer.volumes import PHANTOM_ATTRIBUTE, matrix_of
@@ -22,7 +24,7 @@ from HCCNetSlicer.volumes import PHANTOM_ATTRIBUTE, matrix_of
 
 @dataclass(frozen=True)
 class LoadedPatient:
-    """What a folder became.
+    """What a folder or a list of files became.
 
     Args:
         item: the patient in the subject hierarchy.
@@ -46,11 +48,41 @@ def load_folder(scene: Any, path: Path) -> LoadedPatient:
         Refusal: not readable, or more than one patient.
     """
     cohort = read_input(path)
+    several = f"{path.name} holds {len(cohort.patients)} patients. Choose the folder of one of them."
+    return _load(scene, cohort, several, "import the folder with")
+
+
+def load_files(scene: Any, files: Iterable[Path]) -> LoadedPatient:
+    """Loads one patient's DICOM files as ``load_folder`` loads a folder of them.
+
+    Args:
+        scene: to load into; views are left as they are.
+        files: wherever they lie.
+
+    Raises:
+        Refusal: not readable, files are missing, or more than one patient.
+    """
+    cohort = read_dicom_files(files)
+    several = f"The chosen series are of {len(cohort.patients)} patients. Choose those of one patient."
+    return _load(scene, cohort, several, "load it with")
+
+
+def _load(scene: Any, cohort: Cohort, several: str, how: str) -> LoadedPatient:
+    """Puts the only patient into the scene.
+
+    Args:
+        scene: to load into.
+        cohort: as it was read.
+        several: what to say where there is more than one patient.
+        how: what to do with Slicer's DICOM module to get at a series that was not loaded.
+
+    Raises:
+        Refusal: not readable, or more than one patient.
+    """
     if cohort.refused:
         raise next(iter(cohort.refused.values()))
     if len(cohort.patients) > 1:
-        message = f"{path.name} holds {len(cohort.patients)} patients. Choose the folder of one of them."
-        raise Refusal("several_patients", message)
+        raise Refusal("several_patients", several)
     patient = cohort.patients[0]
     problems = [*cohort.problems, *patient.problems]
     for exam in patient.exams:
@@ -60,20 +92,14 @@ def load_folder(scene: Any, path: Path) -> LoadedPatient:
             *exam.problems,
             *check_headers(exam, channels),
             *probable_channels(exam, channels),
-            *_not_loaded(exam),
+            *_not_loaded(exam, how),
         ]
-    before = {node.GetID() for node in _all_nodes(scene)}
-    try:
+    with all_or_nothing(scene):
         item, livers = _add_patient(scene, patient)
-    except BaseException:
-        for node in _all_nodes(scene):
-            if node.GetID() not in before:
-                scene.RemoveNode(node)
-        raise
     return LoadedPatient(item, livers, tuple(problem.message for problem in problems))
 
 
-def _not_loaded(exam: Exam) -> list[Problem]:
+def _not_loaded(exam: Exam, how: str) -> list[Problem]:
     """Series that may be a channel and that the user can't choose, because they are not in the scene."""
     open_reasons = (NOTHING_SAYS, OTHER_B_VALUE)
     images = [i for i in exam.found if i.series_uid and (i.confidence == "ambiguous" or i.reason in open_reasons)]
@@ -82,14 +108,22 @@ def _not_loaded(exam: Exam) -> list[Problem]:
         return []
     message = (
         f"exam {exam.exam_id}: not recognised as a channel and not loaded: {', '.join(names)}. If one of them is a channel, "
-        f"import the folder with Slicer's DICOM module and choose it in the table."
+        f"{how} Slicer's DICOM module and choose it in the table."
     )
     return [Problem("series_not_loaded", message, exam.exam_id)]
 
 
 def fill_from_folder(table: ExamTable, path: Path) -> tuple[str, ...]:
     """Loads a patient's folder and fills a table with it; returns what a reader should know. Raises Refusal."""
-    loaded = load_folder(table.scene, path)
+    return _fill(table, load_folder(table.scene, path))
+
+
+def fill_from_files(table: ExamTable, files: Iterable[Path]) -> tuple[str, ...]:
+    """Loads a patient's DICOM files and fills a table with them; returns what a reader should know. Raises Refusal."""
+    return _fill(table, load_files(table.scene, files))
+
+
+def _fill(table: ExamTable, loaded: LoadedPatient) -> tuple[str, ...]:
     table.fill_from_patient(loaded.item)
     for key, liver in loaded.livers.items():
         table.set_liver(key, liver)
@@ -97,8 +131,46 @@ def fill_from_folder(table: ExamTable, path: Path) -> tuple[str, ...]:
     return loaded.problems
 
 
+@contextmanager
+def all_or_nothing(scene: Any) -> Iterator[None]:
+    """Removes the nodes that were added to a scene where what adds them fails."""
+    before = {node.GetID() for node in _all_nodes(scene)}
+    try:
+        yield
+    except BaseException:
+        for node in _all_nodes(scene):
+            if node.GetID() not in before:
+                scene.RemoveNode(node)
+        raise
+
+
 def _all_nodes(scene: Any) -> list[Any]:
     return [scene.GetNthNode(n) for n in range(scene.GetNumberOfNodes())]
+
+
+def add_to_hierarchy(
+    scene: Any, patient: str, exams: Sequence[tuple[str, datetime.date, Sequence[Any]]]
+) -> tuple[int, list[int]]:
+    """Puts nodes of a scene under a new patient.
+
+    Args:
+        scene: that holds them.
+        patient: name.
+        exams: name, date and nodes of each.
+
+    Returns:
+        The items of the patient and of the exams' studies.
+    """
+    tree = Hierarchy(scene).node
+    item = tree.CreateSubjectItem(tree.GetSceneItemID(), patient)
+    studies = []
+    for name, date, nodes in exams:
+        study = tree.CreateStudyItem(item, name)
+        tree.SetItemAttribute(study, "DICOM.StudyDate", date.strftime("%Y%m%d"))
+        for node in nodes:
+            tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(study, node), study)
+        studies.append(int(study))
+    return int(item), studies
 
 
 def _add_patient(scene: Any, patient: Patient) -> tuple[int, dict[str, Any]]:
@@ -108,18 +180,13 @@ def _add_patient(scene: Any, patient: Patient) -> tuple[int, dict[str, Any]]:
         for exam in patient.exams
     ]
     livers = [_add_liver(scene, exam) for exam in patient.exams]
-    hierarchy = Hierarchy(scene)
-    tree = hierarchy.node
-    item = tree.CreateSubjectItem(tree.GetSceneItemID(), patient.patient_id)
-    by_row = {}
-    for exam, nodes, liver in zip(patient.exams, volumes, livers, strict=True):
-        study = tree.CreateStudyItem(item, exam.exam_id)
-        tree.SetItemAttribute(study, "DICOM.StudyDate", exam.date.strftime("%Y%m%d"))
-        for node in (*nodes, *([liver] if liver is not None else [])):
-            tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(study, node), study)
-        if liver is not None:
-            by_row[hierarchy.key(study)] = liver
-    return int(item), by_row
+    exams = [
+        (exam.exam_id, exam.date, nodes if liver is None else [*nodes, liver])
+        for exam, nodes, liver in zip(patient.exams, volumes, livers, strict=True)
+    ]
+    item, studies = add_to_hierarchy(scene, patient.patient_id, exams)
+    key = Hierarchy(scene).key
+    return item, {key(study): liver for study, liver in zip(studies, livers, strict=True) if liver is not None}
 
 
 def _add_volume(scene: Any, image: Image, name: str, node_class: str = "vtkMRMLScalarVolumeNode") -> Any:

@@ -1,4 +1,4 @@
-"""What slice views show of a result: layers, where they look, legend, the outline of the field."""
+"""What slice views show of a result: layers, where they look, legend, the outline of the field, the exams side by side."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
-import vtk
 from numpy.typing import NDArray
 
-from HCCNetSlicer import result_nodes
+from HCCNetSlicer import side_by_side
 from HCCNetSlicer.map_kinds import KINDS
 from HCCNetSlicer.record import Record, field_role, map_role
-from HCCNetSlicer.volumes import array_of, to_world
+from HCCNetSlicer.volumes import array_of, own_affine, to_world
 
 Points = NDArray[np.float64]
 
-_LABELS = 6  # every fifth, which the legend's one decimal tells exactly
+_LEGEND_PIXELS = (32, 110)  # Slicer derives the size of the letters from the width: about 13 pixels
+_LEGEND_LABELS = 3
+_LEGEND_HEIGHT = 0.3  # above the bottom of the view, whose top carries the exam's date
 
 
 def composites(scene: Any) -> Sequence[Any]:
     """The layers of every slice view."""
     return [node for node in scene.GetNodes() if node.IsA("vtkMRMLSliceCompositeNode")]
+
+
+def usual_composites(scene: Any) -> Sequence[Any]:
+    """The layers of the slice views that show one exam at a time."""
+    return [node for node in composites(scene) if not side_by_side.is_view(node.GetLayoutName())]
 
 
 def composites_with_maps(record: Record) -> Sequence[Any]:
@@ -68,13 +74,126 @@ def bring_into_view(views: Iterable[Any], volume: Any, overlay: Any = None) -> N
         node.JumpSliceByCentering(*place)
 
 
+def jump_to(scene: Any, point: Sequence[float]) -> None:
+    """Moves the views that show one exam at a time to a point, RAS mm."""
+    for composite in usual_composites(scene):
+        view = _slice_node(composite)
+        if view is not None:
+            view.JumpSliceByCentering(*point)
+
+
+def show_volume(scene: Any, volume: Any) -> None:
+    """Shows a volume alone in the views of one exam."""
+    views = usual_composites(scene)
+    set_layers(views, volume, None, 0)
+    bring_into_view(views, volume)
+
+
+def outline_liver(liver: Any, volumes: Sequence[Any] | None) -> None:
+    """Outlines a liver in the views whose background is one of its exam's volumes, and in no other.
+
+    Args:
+        liver: segmentation, label map or ROI, in a scene.
+        volumes: of its exam; None: in all views, as Slicer does it.
+    """
+    ids = {volume.GetID() for volume in volumes or ()}
+    of_exam = [composite for composite in composites(liver.GetScene()) if composite.GetBackgroundVolumeID() in ids]
+    if liver.IsA("vtkMRMLLabelMapVolumeNode"):
+        _outline_label_map(liver, of_exam)
+        return
+    liver.CreateDefaultDisplayNodes()
+    display = liver.GetDisplayNode()
+    if liver.IsA("vtkMRMLSegmentationNode"):
+        display.SetVisibility2DFill(False)
+        display.SetVisibility2DOutline(True)
+    display.SetViewNodeIDs([view.GetID() for view in map(_slice_node, of_exam) if view is not None])
+    display.SetVisibility(volumes is None or bool(of_exam))
+
+
+def _outline_label_map(liver: Any, of_exam: Sequence[Any]) -> None:
+    for composite in composites(liver.GetScene()):
+        if composite in of_exam:
+            composite.SetLabelVolumeID(liver.GetID())
+            view = _slice_node(composite)
+            if view is not None:
+                view.SetUseLabelOutline(True)
+        elif composite.GetLabelVolumeID() == liver.GetID():
+            composite.SetLabelVolumeID(None)
+
+
+def show_side_by_side(record: Record) -> None:
+    """Shows each exam with its map in its own view, which all scroll and zoom together."""
+    state, exams = record.kept("state"), record.exams
+    for composite in composites(record.scene):
+        name = composite.GetLayoutName()
+        if side_by_side.is_view(name):
+            index = side_by_side.exam_of(name, len(exams))
+            image = overlay = None
+            if index is not None:
+                image = record.volume(index, exams[index]["shown"])
+                overlay = record.get(map_role(state["kind"], index))
+            set_layers([composite], image, overlay, state["opacity"])
+            composite.SetLinkedControl(True)
+    place_side_by_side(record)
+
+
+def place_side_by_side(record: Record) -> None:
+    """Turns these views to one place on one scale: the peak of the exam shown last, else its middle.
+
+    An exam that does not reach this place is shown at the peak of its own map, or at its middle.
+    """
+    shown = []
+    for composite in composites(record.scene):
+        image, view = record.scene.GetNodeByID(composite.GetBackgroundVolumeID() or ""), _slice_node(composite)
+        if side_by_side.is_view(composite.GetLayoutName()) and image is not None and image.GetImageData() is not None:
+            shown.append((view, image, record.scene.GetNodeByID(composite.GetForegroundVolumeID() or "")))
+    height = _height_shown(record)
+    boxes = [_bounds(image) for _, image, _ in shown]
+    places = [
+        _middle_at(
+            box, _own_height(image, overlay, box) if height is None or not box[2, 0] <= height <= box[2, 1] else height
+        )
+        for (_, image, overlay), box in zip(shown, boxes, strict=True)
+    ]
+    side_by_side.place_views([view for view, *_ in shown], boxes, places)
+
+
+def _height_shown(record: Record) -> float | None:
+    """Where along the patient's axis the exam shown last is looked at, mm; None where it is no longer in the scene."""
+    state = record.kept("state")
+    index = state["exam"]
+    image = record.volume(index, record.exams[index]["shown"])
+    if image is None or image.GetImageData() is None:
+        return None
+    return _own_height(image, record.get(map_role(state["kind"], index)), _bounds(image))
+
+
+def _own_height(image: Any, overlay: Any, box: Points) -> float:
+    peak = None if overlay is None else _peak(overlay)
+    return float(box[2].mean() if peak is None or not box[2, 0] <= peak[2] <= box[2, 1] else peak[2])
+
+
+def _bounds(volume: Any) -> Points:
+    """The bounds (3, 2) of a volume in the scene, RAS mm."""
+    bounds = np.zeros(6)
+    volume.GetRASBounds(bounds)
+    return bounds.reshape(3, 2)
+
+
+def _middle_at(box: Points, height: float) -> Points:
+    return np.array([*box[:2].mean(axis=1), height])
+
+
+def slice_nodes(scene: Any) -> list[Any]:
+    """Every slice view."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
+    return [scene.GetNthNodeByClass(n, "vtkMRMLSliceNode") for n in range(count)]
+
+
 def _slice_node(composite: Any) -> Any:
     """The view of these layers: they have the same name in the layout."""
-    scene, name = composite.GetScene(), composite.GetLayoutName()
-    nodes = (
-        scene.GetNthNodeByClass(n, "vtkMRMLSliceNode") for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceNode"))
-    )
-    return next((node for node in nodes if node.GetLayoutName() == name), None)
+    name = composite.GetLayoutName()
+    return next((node for node in slice_nodes(composite.GetScene()) if node.GetLayoutName() == name), None)
 
 
 def _visible(view: Any) -> Points:
@@ -102,7 +221,7 @@ def _box(volume: Any) -> Points | None:
         return box
     cells = np.diag([*map(float, volume.GetImageData().GetDimensions()), 1.0])
     cells[:3, 3] = -0.5
-    return world @ _to_ras(volume) @ cells
+    return world @ own_affine(volume) @ cells
 
 
 def _peak(node: Any) -> Points | None:
@@ -114,14 +233,8 @@ def _peak(node: Any) -> Points | None:
     if voxels.max() <= 0:
         return None
     k, j, i = np.unravel_index(int(voxels.argmax()), voxels.shape)
-    place: Points = (world @ _to_ras(node) @ np.array([i, j, k, 1.0]))[:3]
+    place: Points = (world @ own_affine(node) @ np.array([i, j, k, 1.0]))[:3]
     return place
-
-
-def _to_ras(volume: Any) -> Points:
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    return array_of(matrix)
 
 
 def _meets(polygon: Points, box: Points) -> bool:
@@ -162,15 +275,47 @@ def update_legend(record: Record) -> None:
     if legend is None:
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
         legend.SetName("HCCNet legend")
-        legend.SetNumberOfLabels(_LABELS)
+        legend.SetNumberOfLabels(_LEGEND_LABELS)
         record.own("legend", legend)
     elif legend.GetDisplayableNode() is not node:
         _detach(legend)
         node.AddAndObserveDisplayNodeID(legend.GetID())
         legend.SetAndObservePrimaryDisplayNode(node.GetDisplayNode())
-    legend.SetTitleText(result_nodes.legend_title(KINDS[state["kind"]], state["threshold"], record.meaning))
+    legend.SetTitleText(KINDS[state["kind"]].title)
     legend.SetVisibility(True)
+    fit_legend(record)
     legend.Modified()  # a legend that came to another volume is not drawn anew by itself
+
+
+def fit_legend(record: Record) -> None:
+    """Puts the legend into one view, at the side where the map's peak is not, in letters of one size.
+
+    To be called again when views have another size: Slicer knows sizes in shares of the view only.
+    """
+    legend, node = record.get("legend"), _shown_map(record)
+    view = None if legend is None or node is None else _view_of(node)
+    if view is None:
+        return
+    size = np.maximum(view.GetDimensions()[:2], 1)
+    peak = _peak(node)
+    is_left = peak is not None and _pixel(view, peak)[0] > size[0] / 2
+    legend.SetViewNodeIDs([view.GetID()])
+    legend.SetSize(*np.minimum(np.array(_LEGEND_PIXELS) / size, 0.6))
+    legend.SetPosition(0.02 if is_left else 0.98, _LEGEND_HEIGHT)
+
+
+def _view_of(overlay: Any) -> Any:
+    """The first slice view that shows a map, of those that the layout shows; None where there is none."""
+    showing = [c for c in composites(overlay.GetScene()) if c.GetForegroundVolumeID() == overlay.GetID()]
+    views = [view for view in map(_slice_node, showing) if view is not None]
+    return next((view for view in views if view.IsMappedInLayout()), views[0] if views else None)
+
+
+def _pixel(view: Any, point: Points) -> Points:
+    """Column and row (from the bottom) of a point, RAS mm, in a view."""
+    to_pixel = np.linalg.inv(array_of(view.GetXYToRAS()))
+    pixel: Points = (to_pixel @ np.array([*point, 1.0]))[:2]
+    return pixel
 
 
 def update_fields(record: Record) -> None:

@@ -19,6 +19,7 @@ class MapKind:
     Args:
         key: how the code calls it.
         words: what the marked places do.
+        title: the same in two words, for a legend.
         entry: where an exam of prediction.json names the files.
         part: which file of that entry: a channel or ``all`` where it is None.
         direction: which colours: of a ``higher`` or a ``lower`` output.
@@ -27,6 +28,7 @@ class MapKind:
 
     key: str
     words: str
+    title: str
     entry: str
     part: str | None
     direction: str
@@ -41,11 +43,15 @@ class MapKind:
         return str(files[name])
 
 
-_EVIDENCE, _CHANGE = "share of the patient's strongest evidence", "share of the patient's largest change"
-TOWARDS = MapKind("towards", "raises the output", "saliency", None, "higher", _EVIDENCE)
-AGAINST = MapKind("against", "lowers the output", "saliency_against", None, "lower", _EVIDENCE)
-MORE = MapKind("more", "raised the output since the exam before", "saliency_change", "more", "higher", _CHANGE)
-LESS = MapKind("less", "lowered the output since the exam before", "saliency_change", "less", "lower", _CHANGE)
+_EVIDENCE, _CHANGE = "Colours: 1 is the patient's strongest evidence", "Colours: 1 is the patient's largest change"
+TOWARDS = MapKind("towards", "raises the output", "raises output", "saliency", None, "higher", _EVIDENCE)
+AGAINST = MapKind("against", "lowers the output", "lowers output", "saliency_against", None, "lower", _EVIDENCE)
+MORE = MapKind(
+    "more", "raised the output since the exam before", "raised since", "saliency_change", "more", "higher", _CHANGE
+)
+LESS = MapKind(
+    "less", "lowered the output since the exam before", "lowered since", "saliency_change", "less", "lower", _CHANGE
+)
 KINDS = {kind.key: kind for kind in (TOWARDS, AGAINST, MORE, LESS)}
 
 

@@ -42,6 +42,12 @@ def place(scene: Any, node: Any, parent: int) -> None:
         tree.SetItemParent(item, parent)
 
 
+def place_beside(scene: Any, node: Any, other: Any) -> None:
+    """Puts a node under the item that another node is under."""
+    tree = Hierarchy(scene).node
+    place(scene, node, tree.GetItemParent(tree.GetItemByDataNode(other)))
+
+
 def take_out(scene: Any, nodes: Iterable[Any]) -> None:
     """Removes the nodes' items, not the nodes, and then those of our folders that hold nothing any more."""
     tree = Hierarchy(scene).node

@@ -122,6 +122,7 @@ class Predictions:
         self.scene = scene
         self.client = client
         self._run: _Run | None = None
+        self._incomplete: Result | None = None
 
     @property
     def is_running(self) -> bool:
@@ -164,6 +165,7 @@ class Predictions:
             events.append(event)
             if isinstance(event, Failure) and event.of_request:
                 self._end(event.error)
+        self.complete()
         run = self._run
         if run is None:
             return events
@@ -177,18 +179,30 @@ class Predictions:
             events.append(Failure(cancelled()))
         return events
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is nothing left to poll for: no prediction is under way, and no map is still to be built."""
+        return self._run is None and self._incomplete is None
+
+    def complete(self) -> None:
+        """Builds the maps of the latest result that are not shown first; ``poll`` does it once the result can be seen."""
+        result, self._incomplete = self._incomplete, None
+        if result is not None:
+            result.complete()
+
     def _write_on(self, run: _Run) -> list[Event | Shown]:
-        """Writes the next volume; after the last, asks the worker."""
+        """Writes volumes for a moment; after the last, asks the worker."""
         assert run.writing is not None
         if not run.folder.is_dir():  # the client was closed by somebody else
             self._end(cancelled())
             return [Failure(cancelled())]
         try:
-            written = next(run.writing, _ALL_WRITTEN)
-            if isinstance(written, ShownExam):
-                run.exams.append(written)
-            if written is not _ALL_WRITTEN:
-                return []
+            end = time.monotonic() + _WRITING_SECONDS
+            for written in run.writing:
+                if written is not None:
+                    run.exams.append(written)
+                if time.monotonic() >= end:
+                    return []
             if not self.client.is_running:
                 run.writing = None
                 self.client.predict(run.request)
@@ -229,6 +243,7 @@ class Predictions:
             if self._run is run:
                 self.cancel()
         if isinstance(run.outcome, Result):
+            self.complete()
             return run.outcome
         raise run.outcome or cancelled()
 
@@ -242,6 +257,7 @@ class Predictions:
 
     def close(self) -> None:
         """Ends the worker, and a prediction that is under way."""
+        self.complete()
         self._end()
         self.client.close()
 
@@ -275,7 +291,9 @@ class Predictions:
         assert run.reading is not None
         self._end()
         try:
-            run.outcome = show_files(self.scene, run.reading.files(), run.exams, run.settings, run.notices)
+            run.outcome = self._incomplete = show_files(
+                self.scene, run.reading.files(), run.exams, run.settings, run.notices
+            )
         except ResultError as error:
             run.outcome = WorkerError("bad_result", str(error))
         except Exception as error:  # noqa: BLE001 - whoever polls by a timer must not meet a bug
@@ -285,7 +303,7 @@ class Predictions:
         return [Shown(run.outcome) if isinstance(run.outcome, Result) else Failure(run.outcome)]
 
 
-_ALL_WRITTEN = object()
+_WRITING_SECONDS = 0.2  # that a window can stand still for
 
 
 def _unexpected(error: Exception, what: str) -> WorkerError:

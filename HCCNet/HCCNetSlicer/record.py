@@ -18,10 +18,6 @@ from HCCNetSlicer.hierarchy import RESULT_ATTRIBUTE
 from HCCNetSlicer.result_files import ResultError
 
 MODULE_NAME, RESULT_NAME = "HCCNet", "HCCNet result"
-SERIES = {
-    "chart.risk": ("series.risk", "series.risk_without"),
-    "chart.attention": ("series.attention", "series.weighted"),
-}
 
 _MEANING = "HCCNet.meaning"
 _ROLE = "HCCNet.role"  # what a node is to its result; a copy of it, which comes after it, says the same

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import slicer
 import slicer.util
 import vtk
 
-from HCCNetSlicer.map_kinds import MapKind
 from HCCNetSlicer.result_files import MapImage
 from HCCNetSlicer.volumes import matrix_of
 
@@ -21,9 +20,10 @@ Column = Sequence[str] | Sequence[float | None]
 
 NO_MEANING = "demonstration, no meaning"
 
-_LEGEND_WIDTH = 25  # characters
-_DAYS = "Days since first exam"
-_TOPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+YEAR = "Date (decimal year)"  # MRML's charts draw numbers only
+
+_ROOM = 0.06  # share of an axis beyond its first and last marker
+_LONE_EXAM_YEARS = 0.5
 # Blue and orange that colour-blind readers tell apart too; lines and markers differ as well.
 _MAIN, _SECOND = (0.0, 0.30, 0.60), (0.85, 0.45, 0.0)
 _FIELD = (0.9, 0.9, 0.9)
@@ -65,20 +65,6 @@ def set_map_threshold(node: Any, threshold: float) -> None:
     if display is not None:
         display.SetThreshold(threshold, 1)
         display.SetApplyThreshold(True)
-
-
-def legend_title(kind: MapKind, threshold: float, meaning: str | None) -> str:
-    """What the legend says: what the places do, what 1 stands for, and what is not drawn; lines that fit into a view.
-
-    Args:
-        kind: of the map.
-        threshold: the share below which nothing is drawn.
-        meaning: that the result has none, in words; else None.
-    """
-    told = [kind.words, kind.scale, f"below {threshold:.2f} not drawn"]
-    if meaning is not None:
-        told.append(meaning)
-    return "\n".join(line for part in told for line in textwrap.wrap(part, _LEGEND_WIDTH))
 
 
 def add_field(scene: Any, name: str, box: Mapping[str, Any]) -> Any:
@@ -126,7 +112,7 @@ def add_risk_table(scene: Any, prediction: Mapping[str, Any]) -> Any:
     dates = [point["as_of"] for point in points]
     columns: dict[str, Column] = {
         "As of": dates,
-        _DAYS: _days(dates, prediction),
+        YEAR: [decimal_year(date) for date in dates],
         _risk_words(prediction): [point["risk"] for point in points],
     }
     return _add_table(scene, titled("HCCNet risk", prediction), columns)
@@ -139,7 +125,7 @@ def add_exam_table(scene: Any, prediction: Mapping[str, Any]) -> Any:
     peaks = [exam["peak"] or {"mm": (None, None, None), "value": None, "members": None} for exam in exams]
     columns: dict[str, Column] = {
         "Exam": dates,
-        _DAYS: _days(dates, prediction),
+        YEAR: [decimal_year(date) for date in dates],
         "Months before latest exam": [exam["months_before_landmark"] for exam in exams],
         "Attention": [exam["attention"] for exam in exams],
         "Attention, gradient-weighted": [exam["attention_gradient"] for exam in exams],
@@ -153,63 +139,105 @@ def add_exam_table(scene: Any, prediction: Mapping[str, Any]) -> Any:
     return _add_table(scene, titled("HCCNet exams", prediction), columns)
 
 
-def add_risk_chart(scene: Any, prediction: Mapping[str, Any], risk: Any, exams: Any) -> tuple[Any, list[Any]]:
-    """Adds the chart of the risk over time, and returns it with its series.
+@dataclass(frozen=True)
+class Series:
+    """A series of a chart.
 
     Args:
-        scene: the scene.
-        prediction: the content of prediction.json.
-        risk: the table of ``add_risk_table``.
-        exams: the table of ``add_exam_table``.
+        role: of its node in the result.
+        name: of its node.
+        table: role of the table that it draws.
+        column: of the table, along the y axis.
+        label: column with the points' labels.
+        look: line style, marker style and colour.
     """
+
+    role: str
+    name: str
+    table: str
+    column: str
+    label: str
+    look: tuple[int, int, tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart over the exams' dates; its y axis runs from 0 to 1.
+
+    Args:
+        title: of the chart.
+        y_title: of its y axis.
+        explanation: what its markers stand for: a legend would cover the latest exam.
+        series: that it shows.
+    """
+
+    title: str
+    y_title: str
+    explanation: str
+    series: tuple[Series, ...]
+
+
+def charts(prediction: Mapping[str, Any]) -> Mapping[str, Chart]:
+    """The charts of a result by their roles."""
     words = _risk_words(prediction)
-    line = _add_series(scene, f"{words} as of each exam", risk, words, "As of")
-    without = _add_series(scene, f"{words} without the exam", exams, f"{words} without it", "Exam")
-    without.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleNone)
-    without.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleDiamond)
-    without.SetColor(_SECOND)
-    chart = _add_chart(scene, titled("HCCNet risk by date", prediction), words, [line, without])
-    shares = [point["risk"] for point in prediction["trajectory"]]
-    shares += [exam["risk_without"] for exam in prediction["exams"] if exam["risk_without"] is not None]
-    chart.SetYAxisRangeAuto(False)
-    chart.SetYAxisRange(0, next(top for top in _TOPS if top >= max(shares)))
-    return chart, [line, without]
+    style = slicer.vtkMRMLPlotSeriesNode
+    main = (style.LineStyleSolid, style.MarkerStyleCircle, _MAIN)
+    apart = (style.LineStyleNone, style.MarkerStyleDiamond, _SECOND)
+    dashed = (style.LineStyleDash, style.MarkerStyleSquare, _SECOND)
+    as_of = Series("series.risk", f"{words} as of each exam", "table.risk", words, "As of", main)
+    without = Series(
+        "series.risk_without", f"{words} without the exam", "table.exams", f"{words} without it", "Exam", apart
+    )
+    plain = Series("series.attention", "Attention", "table.exams", "Attention", "Exam", main)
+    weights = "Attention, gradient-weighted"
+    weighted = Series("series.weighted", weights, "table.exams", weights, "Exam", dashed)
+    return {
+        "chart.risk": Chart(
+            titled("HCCNet risk by date", prediction),
+            words,
+            "Exam (line: as of this exam; diamonds: without this exam)",
+            (as_of, without),
+        ),
+        "chart.attention": Chart(
+            titled("HCCNet attention by date", prediction),
+            "Attention (sum 1)",
+            "Exam (line: attention; dashes: weighted by the gradient)",
+            (plain, weighted),
+        ),
+    }
 
 
-def add_attention_chart(scene: Any, prediction: Mapping[str, Any], exams: Any) -> tuple[Any, list[Any]]:
-    """Adds the chart of the attention to each exam, and returns it with its series; ``exams`` is the exams' table."""
-    plain = _add_series(scene, "Attention", exams, "Attention", "Exam")
-    weighted = _add_series(scene, "Attention, gradient-weighted", exams, "Attention, gradient-weighted", "Exam")
-    weighted.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleDash)
-    weighted.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleSquare)
-    weighted.SetColor(_SECOND)
-    chart = _add_chart(scene, titled("HCCNet attention by date", prediction), "Attention (sum 1)", [plain, weighted])
-    chart.SetYAxisRangeAuto(False)
-    chart.SetYAxisRange(0, 1)
-    return chart, [plain, weighted]
-
-
-def _add_chart(scene: Any, title: str, y_title: str, series: Sequence[Any]) -> Any:
-    chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", title)
-    chart.SetTitle(title)
-    chart.SetXAxisTitle(_DAYS)
-    chart.SetYAxisTitle(y_title)
-    for node in series:
-        chart.AddAndObservePlotSeriesNodeID(node.GetID())
-    return chart
-
-
-def _add_series(scene: Any, name: str, table: Any, y: str, label: str) -> Any:
-    node = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", name)
+def add_series(scene: Any, series: Series, table: Any) -> Any:
+    """Adds a series of a chart; ``table`` is the node of the table that it draws."""
+    node = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", series.name)
+    line, marker, colour = series.look
     node.SetAndObserveTableNodeID(table.GetID())
     node.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-    node.SetXColumnName(_DAYS)
-    node.SetYColumnName(y)
-    node.SetLabelColumnName(label)
-    node.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleSolid)
-    node.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
+    node.SetXColumnName(YEAR)
+    node.SetYColumnName(series.column)
+    node.SetLabelColumnName(series.label)
+    node.SetLineStyle(line)
+    node.SetMarkerStyle(marker)
     node.SetMarkerSize(9)
-    node.SetColor(_MAIN)
+    node.SetColor(colour)
+    return node
+
+
+def add_chart(scene: Any, chart: Chart, dates: Sequence[str], series: Sequence[Any]) -> Any:
+    """Adds a chart of these nodes of series; the axes leave room for markers at the first and last of the dates."""
+    node = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", chart.title)
+    node.SetTitle(chart.title)
+    node.SetXAxisTitle(chart.explanation)
+    node.SetYAxisTitle(chart.y_title)
+    node.SetLegendVisibility(False)
+    node.SetXAxisRangeAuto(False)
+    node.SetYAxisRangeAuto(False)
+    first, last = decimal_year(min(dates)), decimal_year(max(dates))
+    room = _ROOM * (last - first) or _LONE_EXAM_YEARS
+    node.SetXAxisRange(first - room, last + room)
+    node.SetYAxisRange(-_ROOM, 1 + _ROOM)
+    for each in series:
+        node.AddAndObservePlotSeriesNodeID(each.GetID())
     return node
 
 
@@ -233,6 +261,8 @@ def _risk_words(prediction: Mapping[str, Any]) -> str:
     return "Risk" if prediction["bundle"]["calibrated"] else "Network output (not calibrated)"
 
 
-def _days(dates: Sequence[str], prediction: Mapping[str, Any]) -> list[float]:
-    first = min(datetime.date.fromisoformat(exam["date"]) for exam in prediction["exams"])
-    return [float((datetime.date.fromisoformat(date) - first).days) for date in dates]
+def decimal_year(date: str) -> float:
+    """A date (``2021-03-14``) as a number that charts can draw and people can read, e.g. 2021.2."""
+    day = datetime.date.fromisoformat(date)
+    start, end = datetime.date(day.year, 1, 1), datetime.date(day.year + 1, 1, 1)
+    return day.year + (day - start).days / (end - start).days

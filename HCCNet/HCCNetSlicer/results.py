@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from HCCNetSlicer import layers, result_nodes, staleness
-from HCCNetSlicer.building import build, describe
+import slicer
+
+from HCCNetSlicer import layers, placement, result_nodes, staleness
+from HCCNetSlicer.building import add_maps, build, describe
 from HCCNetSlicer.map_kinds import KINDS, TOWARDS
 from HCCNetSlicer.record import (
-    SERIES,
     Record,
     ShownExam,
     field_role,
@@ -25,6 +28,21 @@ from HCCNetSlicer.result_files import ResultError, ResultFiles, parse_prediction
 __all__ = ["Result", "ResultError", "ShownExam", "remove_all", "show_result", "with_fingerprints"]
 
 _GONE = "This result is no longer in the scene."
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A result at a glance.
+
+    Args:
+        figure: the risk in percent, or ``Demonstration`` where it would have no meaning.
+        line: what the figure is, in one sentence.
+        spread: smallest member, risk and largest member, 0-1; None where there is no figure.
+    """
+
+    figure: str
+    line: str
+    spread: tuple[float, float, float] | None = None
 
 
 def show_result(
@@ -45,7 +63,9 @@ def show_result(
     Raises:
         ResultError: the folder can't be read, or the prediction is of other exams.
     """
-    return show_files(scene, read_result(folder), exams, settings, notices)
+    result = show_files(scene, read_result(folder), exams, settings, notices)
+    result.complete()
+    return result
 
 
 def show_files(
@@ -55,20 +75,40 @@ def show_files(
     settings: Mapping[str, Any],
     notices: Sequence[str] = (),
 ) -> Result:
-    """What ``show_result`` does, with the folder's content read already."""
+    """What ``show_result`` does with a folder that was read, but for the maps that are not shown first.
+
+    Building them takes a second in a running Slicer: ``Result.complete`` does it once the result can be seen.
+    """
     ordered = _in_order(files.prediction, exams)
     taken = [with_fingerprints(exam) if exam.fingerprints is None else exam for exam in ordered]
-    remove_all(scene)
-    result = Result(Record.add(scene))
-    try:
-        describe(result.record, taken, files.prediction, settings)
-        result.record.keep("notices", list(notices))
-        build(result.record, taken, files)
-    except BaseException:
-        result.remove()
-        raise
+    with at_once(scene):
+        remove_all(scene)
+        result = Result(Record.add(scene), files)
+        try:
+            describe(result.record, taken, files.prediction, settings)
+            result.record.keep("notices", list(notices))
+            build(result.record, taken, files)
+            add_maps(result.record, files, [TOWARDS.key])
+        except BaseException:
+            result.remove()
+            raise
     result.show_exam(result.landmark_index)
     return result
+
+
+@contextmanager
+def at_once(scene: Any) -> Iterator[None]:
+    """Views and lists follow what is done to the scene once, at the end."""
+    application = getattr(slicer, "app", None)  # there is none where the scene is used without Slicer
+    if application is not None:
+        application.pauseRender()
+    scene.StartState(scene.BatchProcessState)
+    try:
+        yield
+    finally:
+        scene.EndState(scene.BatchProcessState)
+        if application is not None:
+            application.resumeRender()
 
 
 def remove_all(scene: Any) -> None:
@@ -90,10 +130,12 @@ class Result:
 
     Args:
         record: the result's script node and what it refers to.
+        files: what the rest of its maps is built from; None where all are in the scene.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, files: ResultFiles | None = None) -> None:
         self.record = record
+        self._files = files
         self._watch: staleness.Watch | None = None
 
     @classmethod
@@ -101,6 +143,13 @@ class Result:
         """The scene's result, or None; of several, the one that came last (``others`` tells of the rest)."""
         records = Record.all_of(scene)
         return cls(records[-1]) if records else None
+
+    def complete(self) -> None:
+        """Builds the maps that ``show_files`` left for later; does nothing a second time, or once the result has gone."""
+        files, self._files = self._files, None
+        if files is not None and self.is_in_scene:
+            with at_once(self.record.scene):
+                add_maps(self.record, files, KINDS)
 
     @property
     def is_in_scene(self) -> bool:
@@ -200,7 +249,8 @@ class Result:
 
         Args:
             index: of the exam, 0 the earliest.
-            composite_nodes: vtkMRMLSliceCompositeNode of the views; None: all of the scene. Labels stay as they are.
+            composite_nodes: vtkMRMLSliceCompositeNode of the views; None: all but those of the exams side by side. Labels stay
+                as they are.
             kind: a key of ``KINDS``.
 
         Returns:
@@ -213,7 +263,7 @@ class Result:
         """
         words, exam, record = KINDS[kind].words, self._exam(index), self._live
         image, overlay = self.volume(index, exam["shown"]), self.map_node(index, kind)
-        views = layers.composites(record.scene) if composite_nodes is None else composite_nodes
+        views = layers.usual_composites(record.scene) if composite_nodes is None else composite_nodes
         layers.set_layers(views, image, overlay, self.opacity)
         record.change_state(exam=index, kind=kind)
         layers.update_legend(record)
@@ -228,6 +278,25 @@ class Result:
             missing.append(f"The map of {exam['date']} of what {words} was deleted. Predict again to have it back.")
         return missing
 
+    def show_side_by_side(self) -> None:
+        """Shows every exam in its own view of the layout side by side, at the peak of the exam shown last.
+
+        The kind of map is the one shown last. Views that the layout does not hold are not made.
+        """
+        layers.show_side_by_side(self._live)
+        layers.update_legend(self._live)
+
+    def jump_to_peak(self) -> None:
+        """Moves the views of one exam to the peak of the exam shown last, where its map shows what raises the output."""
+        peak = self.prediction["exams"][self.shown_index]["peak"]
+        if peak is not None and self.shown_kind == TOWARDS.key:
+            layers.jump_to(self._live.scene, peak["mm"])
+
+    def fit_views(self) -> None:
+        """Brings the exams side by side onto one scale again, and gives the legend its size, after views changed theirs."""
+        layers.place_side_by_side(self._live)
+        layers.fit_legend(self._live)
+
     def show_field(self, visible: bool) -> None:
         """Outlines the box that the model read of the shown exam, or no box."""
         self._live.change_state(field=visible)
@@ -238,7 +307,6 @@ class Result:
         self._live.change_state(threshold=min(max(float(threshold), 0.0), 1.0))
         for node in self._live.maps():
             result_nodes.set_map_threshold(node, self.threshold)
-        layers.update_legend(self._live)
 
     def set_opacity(self, opacity: float) -> None:
         """Draws the maps with this opacity (0-1) in all views that show one; other foregrounds stay as they are."""
@@ -246,8 +314,12 @@ class Result:
         for composite in layers.composites_with_maps(self.record):
             composite.SetForegroundOpacity(self.opacity)
 
+    def map_words(self) -> str:
+        """What the colours of the shown kind of map stand for, and what is not drawn."""
+        return f"{KINDS[self.shown_kind].scale}; below {self.threshold:.2f} nothing is drawn."
+
     def view_text(self, index: int, kind: str | None = None) -> str:
-        """What a view that shows this exam should say: date, which of how many, and whether there is no map.
+        """What a view that shows this exam should say: date, which of how many, whether there is a map and a meaning.
 
         Args:
             index: of the exam.
@@ -259,7 +331,29 @@ class Result:
         parts = [self._exam(index)["date"], f"{index + 1} of {len(self._live.exams)}"]
         if self.map_node(index, kind or self.shown_kind) is None:
             parts.append("no map")
+        if self._live.meaning is not None:
+            parts.append("demonstration")
         return ", ".join(parts)
+
+    def view_texts(self) -> Mapping[str, str]:
+        """``view_text`` of every exam that can be shown, by the ID of its volume."""
+        volumes = [self.volume(index, exam["shown"]) for index, exam in enumerate(self._live.exams)]
+        return {node.GetID(): self.view_text(index) for index, node in enumerate(volumes) if node is not None}
+
+    def headline(self) -> Headline:
+        """The result at a glance."""
+        from HCCNetLib.reporting.numbers import percent
+
+        result = self.prediction
+        within = f"HCC within {float(result['horizon_months']):g} months after {result['landmark']}"
+        if result_nodes.has_no_meaning(result):
+            return Headline("Demonstration", f"No meaning for this patient, so no risk of {within} is given.")
+        what = "Estimated risk" if result["bundle"]["calibrated"] else "Network output, not calibrated, for the risk"
+        low, high, count = result["spread"]["low"], result["spread"]["high"], len(result["members"])
+        of_members = f" ({count} networks: {percent(low)} to {percent(high)})" if count > 1 else ""
+        generated = "Generated patient. " if result["phantom"] else ""
+        line = f"{generated}{what} of {within}{of_members}."
+        return Headline(html.unescape(percent(result["risk"])), html.unescape(line), (low, result["risk"], high))
 
     def sentence(self) -> str:
         """The result in words, with the notice that this is research; no figure where the result has no meaning."""
@@ -332,16 +426,37 @@ class Result:
     def restore(self) -> Sequence[str]:
         """Shows again what was shown when the scene was saved, and returns the sentences of ``show_exam``.
 
-        To be called after a scene was opened or imported: charts may have lost a series on the way.
+        To be called after a scene was opened or imported: a chart may have lost a series on the way, in the scene or in the
+        view that draws it.
         """
-        shown, kind = self.shown_index, self.shown_kind
-        for role, names in SERIES.items():
-            chart, series = self.node(role), [self.node(name) for name in names]
-            if chart is not None:
-                chart.RemoveAllPlotSeriesNodeIDs()
-                for node in (node for node in series if node is not None):
-                    chart.AddAndObservePlotSeriesNodeID(node.GetID())
-        return self.show_exam(shown, kind=kind)
+        for role, chart in result_nodes.charts(self.prediction).items():
+            self._mend_chart(self.node(role), chart)
+        return self.show_exam(self.shown_index, kind=self.shown_kind)
+
+    def _mend_chart(self, node: Any, chart: result_nodes.Chart) -> None:
+        if node is None:
+            return
+        series = [found for each in chart.series if (found := self._series(each, node)) is not None]
+        wanted = [each.GetID() for each in series]
+        if wanted != [node.GetNthPlotSeriesNodeID(n) for n in range(node.GetNumberOfPlotSeriesNodes())]:
+            node.RemoveAllPlotSeriesNodeIDs()
+            for node_id in wanted:
+                node.AddAndObservePlotSeriesNodeID(node_id)
+        for view in self._live.scene.GetNodesByClass("vtkMRMLPlotViewNode"):
+            if (
+                view.GetPlotChartNodeID() == node.GetID()
+            ):  # a view draws all anew only where it shows something else first
+                view.SetPlotChartNodeID(None)
+                view.SetPlotChartNodeID(node.GetID())
+
+    def _series(self, series: result_nodes.Series, chart: Any) -> Any:
+        """A chart's series, made anew from its table where it was lost; None where its table was deleted."""
+        node, table, record = self.node(series.role), self.node(series.table), self._live
+        if node is None and table is not None:
+            node = result_nodes.add_series(record.scene, series, table)
+            record.own(series.role, node)
+            placement.place_beside(record.scene, node, chart)
+        return node
 
     def remove(self) -> None:
         """Removes every node that was made for the result, and its maps from the views; the exams stay.

@@ -13,6 +13,7 @@ import vtk
 
 from HCCNetSlicer import fingerprints, layers
 from HCCNetSlicer.bundle_card import DEMONSTRATION
+from HCCNetSlicer.observing import Observers
 from HCCNetSlicer.record import Record, ShownExam
 
 _SETTINGS = {
@@ -90,7 +91,7 @@ class Watch:
     """
 
     def __init__(self, record: Record, callback: Callable[[], None]) -> None:
-        self._observed: list[tuple[Any, int]] = []
+        self._observers = Observers()
         watched = {volume.GetID(): volume for volume in record.volumes()}
         events = (
             slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
@@ -98,7 +99,8 @@ class Watch:
             vtk.vtkCommand.ModifiedEvent,
         )
         for volume in watched.values():
-            self._observed += [(volume, volume.AddObserver(event, lambda *_: callback())) for event in events]
+            for event in events:
+                self._observers.add(volume, event, lambda *_: callback())
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def removed(scene: Any, event: str, node: Any) -> None:
@@ -112,11 +114,8 @@ class Watch:
             else:
                 layers.hide_lone_legend(record)
 
-        scene = record.scene
-        self._observed.append((scene, scene.AddObserver(slicer.vtkMRMLScene.NodeRemovedEvent, removed)))
+        self._observers.add(record.scene, slicer.vtkMRMLScene.NodeRemovedEvent, removed)
 
     def stop(self) -> None:
         """Calls back no more."""
-        for observed, tag in self._observed:
-            observed.RemoveObserver(tag)
-        self._observed = []
+        self._observers.clear()

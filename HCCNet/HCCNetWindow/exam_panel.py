@@ -1,9 +1,10 @@
-"""The table of exams in the window: a row an exam, a selector of volumes a channel."""
+"""The table of exams in the window: a row an exam, a cell a channel that opens to choose its volume."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from HCCNetSlicer.dependencies import DependencyError
 from HCCNetSlicer.exam_problems import Cell, Row, TableProblem
 from HCCNetSlicer.exam_table import ExamTable
 from HCCNetSlicer.hierarchy import Hierarchy, all_inputs
-from HCCNetWindow.helpers import WheelFilter, choose, timer
+from HCCNetSlicer.layers import show_volume
+from HCCNetWindow.helpers import WheelFilter, set_header, timer
 
 _NONE = "–"
+_SURE = ("name", "b-value")  # what a volume was recognised by and needs no look
 _USE, _DATE, _STATE, _FIRST_CHANNEL = 0, 1, 2, 3
 _NO_DATE = datetime.date(1900, 1, 1)  # a date edit is never empty: its earliest date stands for none
 
@@ -27,8 +30,8 @@ _NO_DATE = datetime.date(1900, 1, 1)  # a date edit is never empty: its earliest
 class ExamPanel:
     """Shows an ``ExamTable`` and takes the user's corrections.
 
-    The table is the truth and the widgets show it. Selectors answer to the user's choice alone (``activated``,
-    ``clicked``): when a volume is deleted no selector picks another in its stead.
+    The table is the truth and the widgets show it. They answer to the user's choice alone (``triggered``, ``clicked``): when
+    a volume is deleted, none picks another in its stead.
 
     Args:
         ui: the window's widgets by name.
@@ -51,8 +54,6 @@ class ExamPanel:
         self._ui, self._load, self._changed, self._tell = ui, load, changed, tell
         self._keys: list[str] = []
         self._columns: tuple[str, ...] = ()
-        # What each selector was filled with, by row's key and channel: the scene may be another one when the user picks.
-        self._offered: dict[tuple[str, str], list[str]] = {}
         self._dates: dict[str, str] = {}  # as last put into the edits: what still stands there is nobody's correction
         # Later, because a widget must not be removed from within its own signal.
         self._later = timer(0, self.update, once=True)
@@ -76,7 +77,7 @@ class ExamPanel:
         """Fills the table from the patient that is selected, else from the scene's only one."""
         item = self._ui.patientSelector.currentItem()
         is_patient = item in Hierarchy(self.table.scene).patients()
-        self._try(lambda: self.table.fill_from_patient(item) if is_patient else self.table.fill_from_scene())
+        self.attempt(lambda: self.table.fill_from_patient(item) if is_patient else self.table.fill_from_scene())
 
     def ask_for_folder(self) -> None:
         """Lets the user choose a patient's folder and loads it."""
@@ -90,7 +91,7 @@ class ExamPanel:
         if len(paths) != 1:
             self._tell(_("Drop one folder: that of one patient, with a dated folder per exam, or with DICOM files."))
             return
-        self._try(lambda: self._load(self.table, Path(paths[0])))
+        self.attempt(lambda: self._load(self.table, Path(paths[0])))
 
     def take_items(self, items: list[int]) -> None:
         """Adds what was dragged from the subject hierarchy: a patient, or studies and volumes."""
@@ -99,14 +100,14 @@ class ExamPanel:
         if patients and len(items) > 1:
             self._tell(_("Drag one patient, or volumes of one patient."))
         elif patients:
-            self._try(lambda: self.table.fill_from_patient(patients[0]))
+            self.attempt(lambda: self.table.fill_from_patient(patients[0]))
         else:
             nodes = [node for item in items for node in hierarchy.volumes_at(item)]
-            self._try(lambda: self.table.add_volumes(nodes))
+            self.attempt(lambda: self.table.add_volumes(nodes))
 
     def add_exam(self) -> None:
         """Adds an empty exam."""
-        self._try(self.table.add_row)
+        self.attempt(self.table.add_row)
 
     def remove_exam(self) -> None:
         """Removes the selected exam from the table."""
@@ -114,7 +115,7 @@ class ExamPanel:
         if key is None:
             self._tell(_("Select an exam in the table first."))
             return
-        self._try(lambda: self.table.remove_row(key))
+        self.attempt(lambda: self.table.remove_row(key))
 
     def set_one_space(self, one_space: bool) -> None:
         """Takes the user's word that channels on different grids share one patient space."""
@@ -128,9 +129,13 @@ class ExamPanel:
 
     def set_liver(self, node: Any) -> None:
         """Says where the liver is in the selected exam."""
-        key = self.selected_key()
-        if key is not None and self._row(key) is not None:
-            self._try(lambda: self.table.set_liver(key, node))
+        row = self._row(self.selected_key())
+        if row is None:
+            return
+        self.attempt(lambda: self.table.set_liver(row.key, node))
+        shown = next((cell.node for cell in row.cells.values() if cell.node is not None), None)
+        if node is not None and shown is not None:  # so that its outline can be seen
+            show_volume(self.table.scene, shown)
 
     def show_liver(self) -> None:
         """Shows the selected exam's liver in the selector."""
@@ -150,7 +155,7 @@ class ExamPanel:
         """The row of a key; None where the table has it no more: a widget may answer after its row has gone."""
         return next((row for row in self.table.rows if row.key == key), None)
 
-    def _try(self, act: Callable[[], object]) -> None:
+    def attempt(self, act: Callable[[], object]) -> None:
         """Does what the user asked for; an error becomes a sentence, and an earlier one goes."""
         self._tell("")
         try:
@@ -180,14 +185,13 @@ class ExamPanel:
         if (keys, self.table.channels) != (self._keys, self._columns):
             self._build(keys)
         self.problems = problems = self.table.problems()
-        choices = self._choices()
         statuses = self.table.statuses(problems)
         for number, row in enumerate(self.table.rows):
-            self._fill(number, row, choices)
-            told = [problem.message for problem in problems if problem.row == row.key]
+            told = [problem for problem in problems if problem.row == row.key]
+            self._fill(number, row, told)
             item = self._ui.examTable.item(number, _STATE)
             item.setText(state_words()[statuses[row.key]])
-            item.setToolTip("\n".join(told))
+            item.setToolTip("\n".join(problem.message for problem in told))
         self._ui.oneSpaceCheckBox.setChecked(self.table.state.one_space)
         self._ui.problemsLabel.setText("\n".join(f"• {problem.message}" for problem in problems))
         self._ui.problemsLabel.setVisible(bool(problems))
@@ -200,16 +204,18 @@ class ExamPanel:
         widget = self._ui.examTable
         for number in range(widget.rowCount):
             widget.cellWidget(number, _DATE).blockSignals(True)  # one that has the focus speaks up when it goes
-        self._keys, self._columns, self._offered = keys, self.table.channels, {}
+        self._keys, self._columns = keys, self.table.channels
         widget.setRowCount(0)
-        widget.setColumnCount(_FIRST_CHANNEL + len(self._columns))
-        widget.setHorizontalHeaderLabels([_("Use"), _("Date"), _("State"), *self._columns])
+        set_header(widget, exam_columns(self._columns))
         widget.setRowCount(len(keys))
+        before = widget
         for number, key in enumerate(keys):
-            widget.setCellWidget(number, _USE, self._use_box(key))
-            widget.setCellWidget(number, _DATE, self._date_edit(key))
-            for column, channel in enumerate(self._columns, start=_FIRST_CHANNEL):
-                widget.setCellWidget(number, column, self._selector(key, channel))
+            cells = {_USE: self._use_box(key), _DATE: self._date_edit(key)}
+            cells |= {_FIRST_CHANNEL + n: self._cell(key, channel) for n, channel in enumerate(self._columns)}
+            for column, cell in cells.items():
+                widget.setCellWidget(number, column, cell)
+                qt.QWidget.setTabOrder(before, cell)  # else Tab reaches it after all else
+                before = cell
             widget.setItem(number, _STATE, qt.QTableWidgetItem())
         if selected in keys:
             widget.selectRow(keys.index(selected))
@@ -220,7 +226,7 @@ class ExamPanel:
 
         def clicked(included: bool) -> None:
             if self._row(key) is not None:
-                self._try(lambda: self.table.set_included(key, included))
+                self.attempt(lambda: self.table.set_included(key, included))
 
         box.connect("clicked(bool)", clicked)
         return box
@@ -249,19 +255,37 @@ class ExamPanel:
         shown = datetime.date.fromisoformat(text)
         date, row = None if shown == _NO_DATE else shown, self._row(key)
         if row is not None and row.date != date:
-            self._try(lambda: self.table.set_date(key, date))
+            self.attempt(lambda: self.table.set_date(key, date))
 
-    def _selector(self, key: str, channel: str) -> Any:
-        combo = qt.QComboBox()
+    def _cell(self, key: str, channel: str) -> Any:
+        """A button that opens a list of volumes, filled when it opens: the scene may be another one by then."""
+        button = qt.QToolButton()
+        button.setPopupMode(qt.QToolButton.InstantPopup)
+        button.setAutoRaise(True)
+        menu = qt.QMenu(button)
+        button.setMenu(menu)
+        menu.connect("aboutToShow()", lambda: self._offer(menu, key, channel))
+        return button
 
-        def activated(index: int) -> None:
-            offered = self._offered.get((key, channel), [])
-            if self._row(key) is not None and index <= len(offered):
-                self._try(lambda: self._choose(key, channel, None if index == 0 else offered[index - 1]))
+    def _offer(self, menu: Any, key: str, channel: str) -> None:
+        menu.clear()
+        row = self._row(key)
+        if row is None:
+            return
+        chosen, nodes = row.cells[channel].node, self._choices()
+        if (
+            chosen is not None and chosen not in nodes
+        ):  # what is chosen is offered even where it belongs to somebody else
+            nodes.append(chosen)
+        for node in (None, *nodes):
+            action = menu.addAction(_NONE if node is None else node.GetName())
+            action.setCheckable(True)
+            action.setChecked(node is chosen)
+            action.connect("triggered()", partial(self._pick, key, channel, None if node is None else node.GetID()))
 
-        combo.connect("activated(int)", activated)
-        combo.installEventFilter(self._wheel)
-        return combo
+    def _pick(self, key: str, channel: str, node_id: str | None) -> None:
+        if self._row(key) is not None:
+            self.attempt(lambda: self._choose(key, channel, node_id))
 
     def _choose(self, key: str, channel: str, node_id: str | None) -> None:
         node = None if node_id is None else self.table.scene.GetNodeByID(node_id)
@@ -269,7 +293,7 @@ class ExamPanel:
             raise Refusal("volume_removed", _("That volume is no longer in the scene. Choose another."))
         self.table.set_cell(key, channel, node)
 
-    def _fill(self, number: int, row: Row, choices: list[Any]) -> None:
+    def _fill(self, number: int, row: Row, told: Sequence[TableProblem]) -> None:
         widget = self._ui.examTable
         widget.cellWidget(number, _USE).setChecked(row.included)
         edit = widget.cellWidget(number, _DATE)
@@ -280,13 +304,13 @@ class ExamPanel:
             edit.setDate(_qt_date(row.date or _NO_DATE))
             edit.blockSignals(was_blocked)
         for column, channel in enumerate(self._columns, start=_FIRST_CHANNEL):
-            cell, combo = row.cells[channel], widget.cellWidget(number, column)
-            # What is chosen is offered even where it belongs to somebody else.
-            nodes = choices if cell.node is None or cell.node in choices else [*choices, cell.node]
-            self._offered[row.key, channel] = [node.GetID() for node in nodes]
-            index = 0 if cell.node is None else 1 + nodes.index(cell.node)
-            choose(combo, [_NONE, *(node.GetName() for node in nodes)], index)
-            combo.setToolTip(how_words(cell))
+            cell, button = row.cells[channel], widget.cellWidget(number, column)
+            of_cell = [problem for problem in told if problem.channel == channel]
+            text = _("blocked") if any(problem.blocks for problem in of_cell) else cell_word(cell)
+            button.setText(_NONE if cell.node is None else text)
+            name = [] if cell.node is None else [cell.node.GetName()]
+            button.setToolTip("\n".join([*name, how_words(cell), *(problem.message for problem in of_cell)]))
+            button.setAccessibleName(f"{channel} {(row.date or _NO_DATE).isoformat()} {button.text}")
 
     def _choices(self) -> list[Any]:
         """The patient's volumes, and those that belong to nobody."""
@@ -359,10 +383,30 @@ def state_words() -> dict[str, str]:
     """What the states of an exam are called."""
     return {
         "ready": _("ready"),
-        "look": _("look at it"),
-        "blocked": _("can't be used"),
+        "look": _("check"),
+        "blocked": _("blocked"),
         "left out": _("left out"),
     }
+
+
+def exam_columns(channels: Sequence[str]) -> dict[str, str]:
+    """The columns of the table, each with what it means; channels without what all of them begin with (``DWI_``)."""
+    starts = {channel.split("_")[0] for channel in channels}
+    short = [channel.partition("_")[2] or channel if len(starts) == 1 else channel for channel in channels]
+    return {
+        _("Use"): _("Whether the exam takes part in the prediction."),
+        _("Date"): _("The day of the visit; time decides the prediction."),
+        _("State"): _("Whether the exam can be used; its tooltip says why not."),
+        **{
+            name: _("The volume of {channel}. Open a cell to choose another.").format(channel=channel)
+            for name, channel in zip(short, channels, strict=True)
+        },
+    }
+
+
+def cell_word(cell: Cell) -> str:
+    """How sure the volume of a cell is, in a word."""
+    return _("set") if cell.how == "chosen" else _("ok") if cell.how in _SURE else _("check")
 
 
 def how_words(cell: Cell) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import qt
@@ -24,6 +24,22 @@ def choose(combo: Any, texts: list[str], index: int) -> None:
         for text in texts:
             combo.addItem(text)
     combo.setCurrentIndex(index)
+
+
+def set_header(table: Any, columns: Mapping[str, str]) -> None:
+    """Gives a table its columns, as wide as what they hold.
+
+    Args:
+        table: the QTableWidget.
+        columns: header → what the column means.
+    """
+    table.setColumnCount(len(columns))
+    for number, (text, meaning) in enumerate(columns.items()):
+        item = qt.QTableWidgetItem(text)
+        item.setToolTip(meaning)
+        table.setHorizontalHeaderItem(number, item)
+    table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    table.horizontalHeader().setMinimumSectionSize(1)
 
 
 class WheelFilter(qt.QObject):

@@ -1,7 +1,8 @@
-"""The result in the window: its sentence, its exams, what the views show, and out to files."""
+"""The result in the window: its figure, its exams, what the views show, and out to files."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -14,9 +15,17 @@ from slicer.i18n import tr as _
 from HCCNetSlicer.export import write_maps, write_report, write_table
 from HCCNetSlicer.results import Result, ResultError, remove_all
 from HCCNetWindow import views
-from HCCNetWindow.helpers import choose, timer
+from HCCNetWindow.helpers import choose, set_header, timer
 
 _STALE_MS = 500
+_FIGURE_SIZE = 2.2  # times the size of other letters
+_BAR_STEPS = 200
+_BAR_COLOURS = (
+    "#8C8C8C",
+    "#004D99",
+    "#5AA0E6",
+    "#8C8C8C",
+)  # told apart on light and dark, also by colour-blind readers
 _Panel = TypeVar("_Panel", bound="ResultPanel")
 _Rest = ParamSpec("_Rest")
 
@@ -49,6 +58,7 @@ class ResultPanel:
         stale: reasons why a result is no longer that of what is chosen now.
         tell: shows a sentence as an error; an empty one takes an earlier error away.
         say: shows where things stand.
+        complete: builds the maps that the latest prediction left for later.
     """
 
     def __init__(
@@ -58,20 +68,29 @@ class ResultPanel:
         stale: Callable[[Result], Sequence[str]],
         tell: Callable[[str], None],
         say: Callable[[str], None],
+        complete: Callable[[], None],
     ) -> None:
         self.result: Result | None = None
         self._ui, self._scene, self._stale, self.tell = ui, scene, stale, tell
-        self._say = say
+        self._say, self._complete = say, complete
         self._stale_later = timer(_STALE_MS, self.look_whether_stale, once=True)
         self._find_later = timer(0, self.find, once=True)
+        self._fit_later = timer(0, self.fit_views, once=True)
+        self._restore_later = timer(0, self.restore, once=True)
         self._filling = False
-        self._stamps = views.Stamps()
+        self._stamps = views.Stamps(self._fit_later.start)
+        self._around_later = timer(0, self.show_around, once=True)
+        self._layouts = views.Layouts(self._around_later.start)
+        larger = ui.figureLabel.font
+        larger.setPointSizeF(_FIGURE_SIZE * larger.pointSizeF())
+        larger.setBold(True)
+        ui.figureLabel.setFont(larger)
         ui.resultTable.connect("itemSelectionChanged()", self._selected)
         ui.kindComboBox.connect("activated(int)", self._kind_chosen)
         ui.thresholdSlider.connect("valueChanged(double)", self.set_threshold)
         ui.opacitySlider.connect("valueChanged(double)", self.set_opacity)
         ui.fieldCheckBox.connect("toggled(bool)", self.show_field)
-        ui.plotButton.connect("clicked()", self.show_timeline)
+        ui.layoutButton.connect("clicked(bool)", self.show_side_by_side)
         ui.removeResultButton.connect("clicked()", self.remove)
         ui.exportReportButton.connect("clicked()", self.export_report)
         ui.exportTableButton.connect("clicked()", self.export_table)
@@ -95,6 +114,7 @@ class ResultPanel:
         self.result.observe(self._stale_later.start)
         self._enable(True)
         views.link()
+        self._show_layout(True)
         self.show(self.result.shown_index)
         self.look_whether_stale()
 
@@ -105,21 +125,35 @@ class ResultPanel:
         self.result = None
         self._stale_later.stop()
         self._enable(False)
-        self._ui.resultLabel.setText(_("No result yet. Research software, not a medical device."))
-        self._ui.staleLabel.setVisible(False)
+        self._ui.resultLabel.setText(_("No result yet."))
+        for label in (self._ui.figureLabel, self._ui.spreadLabel, self._ui.mapLabel, self._ui.staleLabel):
+            label.setVisible(False)
         self._ui.resultTable.setRowCount(0)
         self._stamps.clear()
 
     def remove(self) -> None:
-        """Removes everything that shows the result from the scene; the exams stay."""
+        """Removes everything that shows the result from the scene; the exams and the usual layout stay."""
         self.forget()
+        self._show_layout(False)
         remove_all(self._scene)
+
+    def scene_closes(self) -> None:
+        """Shows no result, and the usual layout: side by side there is nothing to see any more."""
+        self.forget()
+        self._show_layout(False)
+
+    def request_restore(self) -> None:
+        """Mends soon what a scene loses when it is opened: only once it is whole."""
+        self._restore_later.start()
 
     @_told
     def restore(self) -> None:
-        """Mends what charts lose when a scene is opened."""
-        if self.result is not None:
+        """Mends what charts lose when a scene is opened, and shows again what was shown."""
+        if self._scene.IsBatchProcessing():
+            self._restore_later.start()
+        elif self.result is not None:
             self.result.restore()
+            self.show(self.result.shown_index)
 
     def request_find(self) -> None:
         """Looks soon whether the scene holds another result: a script, or another window, may have made or removed one."""
@@ -127,8 +161,12 @@ class ResultPanel:
 
     def stop(self) -> None:
         """Shows nothing any more; another window may show the same result on."""
-        self._find_later.stop()
-        self._stale_later.stop()
+        for later in (
+            *(self._find_later, self._stale_later, self._fit_later, self._restore_later),
+            self._around_later,
+        ):
+            later.stop()
+        self._layouts.leave()
         if self.result is not None:
             self.result.unobserve()
         self._stamps.leave()
@@ -157,24 +195,39 @@ class ResultPanel:
 
     @_told
     def show(self, index: int) -> None:
-        """Shows an exam with its map, at the map's peak."""
+        """Shows an exam with its map, at the map's peak, and all exams at that place where they are side by side."""
         if self.result is None:
             return
-        kind = KINDS[max(self._ui.kindComboBox.currentIndex, 0)]
         result = self.result
-        missing = result.show_exam(index, kind=kind)
-        exam = result.record.exams[index]
-        self._stamps.show(result.view_text(index), result.volume(index, exam["shown"]))
-        peak = result.prediction["exams"][index]["peak"]
-        if peak is not None and kind == KINDS[0]:
-            views.jump_to(peak["mm"])
+        missing = result.show_exam(index, kind=KINDS[max(self._ui.kindComboBox.currentIndex, 0)])
+        result.jump_to_peak()
+        self._ui.mapLabel.setText(result.map_words())
+        self.show_around()
         self.tell(" ".join(missing))
+
+    @_told
+    def show_around(self) -> None:
+        """Shows what depends on the layout: the exams side by side, the dates on the views, the legend."""
+        self._ui.layoutButton.setChecked(self._layouts.is_side_by_side)
+        if self.result is None or not self.result.is_in_scene:
+            return
+        if self._layouts.is_side_by_side:
+            self.result.show_side_by_side()
+        self._stamps.show(self.result.view_texts())
+        self.fit_views()
+
+    @_told
+    def fit_views(self) -> None:
+        """Fits what the views show into them, after they have changed their size."""
+        if self.result is not None and self.result.is_in_scene:
+            self.result.fit_views()
 
     @_told
     def set_threshold(self, value: float) -> None:
         """Draws nothing below this share."""
         if self.result is not None and value != self.result.threshold:
             self.result.set_threshold(value)
+            self._ui.mapLabel.setText(self.result.map_words())
 
     @_told
     def set_opacity(self, value: float) -> None:
@@ -189,13 +242,20 @@ class ResultPanel:
             self.result.show_field(visible)
 
     @_told
-    def show_timeline(self) -> None:
-        """Shows the risk over time beside the slice views."""
-        chart = None if self.result is None else self.result.node("chart.risk")
-        if chart is None:
-            self.tell(_("The timeline was deleted from the scene. Predict again to have it back."))
+    def show_side_by_side(self, side_by_side: bool) -> None:
+        """Shows all exams side by side and the risk over time, or the layout that the user had before."""
+        if self.result is not None:
+            self._show_layout(side_by_side)
+            self.show(self.result.shown_index)
+
+    def _show_layout(self, side_by_side: bool) -> None:
+        if side_by_side and self.result is not None:
+            self._layouts.show_side_by_side(len(self.result.exam_dates))
+            chart = self.result.node("chart.risk")
+            if chart is not None:
+                views.show_chart(chart, self.result.exam_dates)
         else:
-            views.show_chart(chart)
+            self._layouts.show_usual()
 
     def _selected(self) -> None:
         index = self._ui.resultTable.currentRow()
@@ -203,6 +263,7 @@ class ResultPanel:
             self.show(index)
 
     def _kind_chosen(self, index: int) -> None:
+        self._complete()
         if self.result is not None:
             self.show(self.result.shown_index)
 
@@ -232,6 +293,7 @@ class ResultPanel:
         if self.result is None:
             return
         self.tell("")
+        self._complete()
         try:
             count = len(write(self.result, path))
         except OSError as error:
@@ -247,7 +309,7 @@ class ResultPanel:
     def _enable(self, enabled: bool) -> None:
         for widget in (
             *(self._ui.resultTable, self._ui.kindComboBox, self._ui.thresholdSlider, self._ui.opacitySlider),
-            *(self._ui.fieldCheckBox, self._ui.plotButton),
+            *(self._ui.fieldCheckBox, self._ui.layoutButton),
             *(self._ui.exportReportButton, self._ui.exportTableButton, self._ui.exportMapsButton),
         ):
             widget.setEnabled(enabled)
@@ -255,10 +317,17 @@ class ResultPanel:
     def _fill(self, result: Result) -> None:
         self._filling = True
         try:
-            lines = [result.sentence(), *result.notices]
+            headline = result.headline()
+            lines = [headline.line, *result.notices]
             if result.others:
                 lines.append(_("The scene holds {count} results; this is one of them.").format(count=result.others + 1))
+            self._ui.figureLabel.setText(headline.figure)
             self._ui.resultLabel.setText("\n".join(lines))
+            self._ui.resultLabel.setToolTip(result.sentence())
+            self._ui.spreadLabel.setText("" if headline.spread is None else spread_bar(*headline.spread))
+            self._ui.spreadLabel.setVisible(headline.spread is not None)
+            for label in (self._ui.figureLabel, self._ui.mapLabel):
+                label.setVisible(True)
             choose(self._ui.kindComboBox, kind_words(), KINDS.index(result.shown_kind))
             # What the user last chose holds for a new result too.
             self.set_threshold(self._ui.thresholdSlider.value)
@@ -271,13 +340,44 @@ class ResultPanel:
 
     def _fill_table(self, exams: Sequence[Mapping[str, Any]]) -> None:
         table = self._ui.resultTable
-        header = [_("Date"), _("Months before"), _("Attention"), _("Peak of the map")]
-        table.setColumnCount(len(header))
-        table.setHorizontalHeaderLabels(header)
+        set_header(table, result_columns())
         table.setRowCount(len(exams))
         for number, exam in enumerate(exams):
             for column, text in enumerate(exam_words(exam)):
                 table.setItem(number, column, qt.QTableWidgetItem(text))
+
+
+def result_columns() -> dict[str, str]:
+    """The columns of the result's table, each with what it means."""
+    return {
+        _("Date"): _("The day of the exam. Select a row to show the exam."),
+        _("Months"): _("Months before the latest exam."),
+        _("Attention"): _("How much of the networks' attention goes to the exam; all together 1."),
+        _("Peak"): _("The highest value of the exam's map, as a share of the patient's strongest evidence."),
+    }
+
+
+def spread_bar(low: float, risk: float, high: float) -> str:
+    """A bar from 0 to 100% as rich text: dark from the smallest member to the risk, light from there to the largest one.
+
+    Args:
+        low: smallest member, 0-1.
+        risk: where dark and light meet.
+        high: largest member.
+    """
+    steps = [0, *(min(max(round(_BAR_STEPS * share), 0), _BAR_STEPS) for share in (low, risk, high)), _BAR_STEPS]
+    widths = [end - start for start, end in itertools.pairwise(steps)]
+    if widths[1] + widths[2] == 0:  # members that agree are seen too
+        widths[1] = 1
+    cells = "".join(
+        f'<td width="{100 * width / _BAR_STEPS:.1f}%" bgcolor="{colour}"></td>'
+        for width, colour in zip(widths, _BAR_COLOURS, strict=True)
+        if width
+    )
+    return (
+        f'<table width="100%" cellspacing="0" cellpadding="3"><tr>{cells}</tr></table>'
+        f'<table width="100%" cellspacing="0"><tr><td>0%</td><td align="right">100%</td></tr></table>'
+    )
 
 
 def exam_words(exam: Mapping[str, Any]) -> list[str]:

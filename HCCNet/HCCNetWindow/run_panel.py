@@ -15,7 +15,7 @@ from HCCNetSlicer.prediction import Predictions, Shown
 from HCCNetSlicer.worker_client import Failure, Notice, Progress, WorkerError
 from HCCNetWindow.helpers import timer
 
-_POLL_MS = 50
+_POLL_MS = 100
 
 
 class RunPanel:
@@ -80,16 +80,21 @@ class RunPanel:
         """Shows what has happened since the last time."""
         try:
             self._look()
+            if not self.is_shown_running and self._predictions().is_complete:
+                self._poll.stop()
         except Exception as error:  # noqa: BLE001 - as above
             self._predictions().cancel()
             self._finish("")
             self._tell_bug(error)
 
     def _look(self) -> None:
-        for event in self._predictions().poll():
+        events = self._predictions().poll()
+        latest = next((event for event in reversed(events) if isinstance(event, Progress)), None)
+        for event in events:
             if isinstance(event, Progress):
-                self._ui.progressBar.setValue(round(100 * event.fraction))
-                self.say(progress_words(event))
+                if event is latest:  # one at a look: every text that changes lays out the whole panel
+                    self._ui.progressBar.setValue(round(100 * event.fraction))
+                    self.say(progress_words(event))
             elif isinstance(event, Notice):
                 self.say(event.message)
             elif isinstance(event, Failure) and event.of_request:
@@ -107,7 +112,8 @@ class RunPanel:
 
     def say(self, text: str) -> None:
         """Shows where things stand."""
-        self._ui.statusLabel.setText(text)
+        if text != self._ui.statusLabel.text:
+            self._ui.statusLabel.setText(text)
         self._ui.statusLabel.setVisible(bool(text))
 
     def tell(self, message: str, details: str = "") -> None:
@@ -139,7 +145,6 @@ class RunPanel:
         self.tell(message, "".join(traceback.format_tb(error.__traceback__)) + name)
 
     def _finish(self, text: str) -> None:
-        self._poll.stop()
         self._show_running(False)
         self.say(text)
 

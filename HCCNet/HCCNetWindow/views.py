@@ -1,55 +1,142 @@
-"""Slice views: the exam's date on them, linked, at the peak of its map."""
+"""What lies around the panel: dates and livers on the slice views, the layouts, the chart's dates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import slicer
 import vtk
 
+from HCCNetSlicer import layers, side_by_side
+from HCCNetSlicer.observing import Observers
+from HCCNetSlicer.result_nodes import decimal_year
+
 _TOP_CENTRE = 7  # of VTK's corner annotations; Slicer itself writes into 0 to 3
+_LABEL_SHARE = 0.1  # of the chart's width, which a date takes up
 
 
 class Stamps:
-    """Keeps written on every slice view which exam it shows; on a view that shows something else, nothing."""
+    """Keeps written on every slice view which exam it shows; on a view that shows something else, nothing.
 
-    def __init__(self) -> None:
-        self._text, self._volume_id = "", ""
-        self._observed: list[tuple[Any, int]] = []
+    Args:
+        resized: called when a view has another size.
+    """
 
-    def show(self, text: str, volume: Any) -> None:
-        """Writes a text on the views whose background is a volume, from now on; ``clear`` ends it."""
-        self.clear()
-        if volume is None:
-            return
-        self._text, self._volume_id = text, volume.GetID()
+    def __init__(self, resized: Callable[[], None]) -> None:
+        self._resized = resized
+        self._texts: Mapping[str, str] = {}
+        self._observers = Observers()
+        self._sizes: dict[str, tuple[int, ...]] = {}
+
+    def show(self, texts: Mapping[str, str]) -> None:
+        """Writes texts on the views, by the ID of the volume in their background, from now on; ``clear`` ends it."""
+        self.leave()
+        self._texts = texts
         for widget in _slice_widgets():
-            composite = widget.mrmlSliceCompositeNode()
-            tag = composite.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._write())
-            self._observed.append((composite, tag))
+            view = widget.mrmlSliceNode()
+            self._sizes[view.GetID()] = view.GetDimensions()
+            self._observers.add(widget.mrmlSliceCompositeNode(), vtk.vtkCommand.ModifiedEvent, self._write)
+            self._observers.add(view, vtk.vtkCommand.ModifiedEvent, self._view_changed)
         self._write()
 
     def clear(self) -> None:
-        """Takes the writing away."""
-        had_text = bool(self._text)
+        """Removes the texts."""
+        had_texts = bool(self._texts)
         self.leave()
-        self._text, self._volume_id = "", ""
-        if had_text:
+        self._texts = {}
+        if had_texts:
             self._write()
 
     def leave(self) -> None:
         """Watches the views no more; what is written on them stays."""
-        for composite, tag in self._observed:
-            composite.RemoveObserver(tag)
-        self._observed = []
+        self._observers.clear()
+        self._sizes = {}
 
-    def _write(self) -> None:
+    def _view_changed(self, view: Any, event: str) -> None:
+        """A view changes whenever it is scrolled; only another size matters."""
+        size = view.GetDimensions()
+        if self._sizes.get(view.GetID()) != size:
+            self._sizes[view.GetID()] = size
+            self._resized()
+
+    def _write(self, *_: Any) -> None:
         for widget in _slice_widgets():
-            shows = self._text and widget.mrmlSliceCompositeNode().GetBackgroundVolumeID() == self._volume_id
+            text = self._texts.get(widget.mrmlSliceCompositeNode().GetBackgroundVolumeID() or "", "")
             view = widget.sliceView()
-            view.cornerAnnotation().SetText(_TOP_CENTRE, self._text if shows else "")
-            view.scheduleRender()
+            if view.cornerAnnotation().GetText(_TOP_CENTRE) != (text or None):
+                view.cornerAnnotation().SetText(_TOP_CENTRE, text)
+                view.scheduleRender()
+
+
+class LiverOutlines:
+    """Keeps livers outlined in the views of their exams."""
+
+    def __init__(self) -> None:
+        self._livers: Sequence[tuple[Any, Sequence[Any]]] = ()
+        self._observers = Observers()
+
+    def show(self, livers: Sequence[tuple[Any, Sequence[Any]]]) -> None:
+        """Outlines livers from now on; those of before are shown in all views again, as Slicer does it.
+
+        Args:
+            livers: each with its exam's volumes.
+        """
+        self.leave()
+        now = [liver for liver, _ in livers]
+        for liver, _ in self._livers:
+            if liver not in now and liver.GetScene() is not None:
+                layers.outline_liver(liver, None)
+        self._livers = livers
+        if livers:
+            for widget in _slice_widgets():
+                self._observers.add(widget.mrmlSliceCompositeNode(), vtk.vtkCommand.ModifiedEvent, self._update)
+        self._update()
+
+    def leave(self) -> None:
+        """Watches the views no more; what they show stays."""
+        self._observers.clear()
+
+    def _update(self, *_: Any) -> None:
+        for liver, volumes in self._livers:
+            layers.outline_liver(liver, volumes)
+
+
+class Layouts:
+    """The layout with the exams side by side, and the one that the user had before.
+
+    Args:
+        changed: called when another layout is shown, by whatever means.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._usual = 0
+        self._changed = lambda layout: changed()
+        _manager().connect("layoutChanged(int)", self._changed)
+
+    def leave(self) -> None:
+        """Watches the layout no more."""
+        _manager().disconnect("layoutChanged(int)", self._changed)
+
+    @property
+    def is_side_by_side(self) -> bool:
+        """Whether the exams are shown side by side."""
+        return side_by_side.is_ours(_manager().layout)
+
+    def show_side_by_side(self, exams: int) -> None:
+        """Shows the layout for this many exams, with the chart's view."""
+        manager = _manager()
+        side_by_side.register(manager.layoutLogic().GetLayoutNode())
+        if not self.is_side_by_side:
+            self._usual = manager.layout
+        if manager.layout != side_by_side.layout_for(exams):
+            manager.setLayout(side_by_side.layout_for(exams))
+
+    def show_usual(self) -> None:
+        """Shows the layout that the user had before."""
+        if self.is_side_by_side:
+            _manager().setLayout(self._usual or slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
 
 
 def link() -> None:
@@ -58,16 +145,36 @@ def link() -> None:
         widget.mrmlSliceCompositeNode().SetLinkedControl(True)
 
 
-def jump_to(point: Sequence[float]) -> None:
-    """Moves all slice views to a point in the scene's space, RAS mm."""
-    slicer.modules.markups.logic().JumpSlicesToLocation(*point, True)
+def show_chart(chart: Any, dates: Sequence[datetime.date]) -> None:
+    """Shows a chart in the chart's view of the layout, if it has one, with dates along its axis."""
+    manager = _manager()
+    for widget in map(manager.plotWidget, range(manager.plotViewCount)):
+        view = widget.mrmlPlotViewNode()
+        if view.GetLayoutName() != side_by_side.CHART_VIEW:
+            continue
+        view.SetPlotChartNodeID(chart.GetID())
+        positions, labels = vtk.vtkDoubleArray(), vtk.vtkStringArray()
+        for date in labelled(dates):
+            positions.InsertNextValue(decimal_year(date.isoformat()))
+            labels.InsertNextValue(date.isoformat())
+        widget.plotView().chart().GetAxis(vtk.vtkAxis.BOTTOM).SetCustomTickPositions(positions, labels)
+        chart.Modified()  # the view draws itself anew
 
 
-def show_chart(chart: Any) -> None:
-    """Shows a chart beside the slice views."""
-    slicer.modules.plots.logic().ShowChartInLayout(chart)
+def labelled(dates: Sequence[datetime.date]) -> list[datetime.date]:
+    """The dates that have room for a label, the latest first of all."""
+    span = (max(dates) - min(dates)).days
+    kept: list[datetime.date] = []
+    for date in sorted(dates, reverse=True):
+        if not kept or (kept[-1] - date).days >= _LABEL_SHARE * span:
+            kept.append(date)
+    return kept[::-1]
+
+
+def _manager() -> Any:
+    return slicer.app.layoutManager()
 
 
 def _slice_widgets() -> list[Any]:
-    manager = slicer.app.layoutManager()
+    manager = _manager()
     return [] if manager is None else [manager.sliceWidget(name) for name in manager.sliceViewNames()]

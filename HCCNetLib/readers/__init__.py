@@ -8,7 +8,7 @@ from pathlib import Path
 from HCCNetLib.readers.bids import is_bids_dataset, is_bids_subject, read_bids_dataset, read_bids_subject
 from HCCNetLib.readers.channel_table import channel_rows, read_channel_table
 from HCCNetLib.readers.deidentify import Pseudonyms, deidentify, deidentify_refusal, is_folder, names_in, open_key
-from HCCNetLib.readers.dicom import holds_dicom, is_dicom, is_dicom_folder, read_dicom
+from HCCNetLib.readers.dicom import holds_dicom, is_dicom, is_dicom_folder, read_dicom, read_dicom_files
 from HCCNetLib.readers.exams import (
     ReadingOptions,
     check_images,
@@ -39,6 +39,7 @@ __all__ = [
     "open_key",
     "orientation_letters",
     "read_channel_table",
+    "read_dicom_files",
     "read_input",
     "require_channels",
 ]

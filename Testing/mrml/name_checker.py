@@ -32,12 +32,21 @@ SUBMODULES = ("ScriptedLoadableModule", "i18n", "packaging", "parameterNodeWrapp
 # static methods; and where they were read instead.
 READ_IN_SOURCES = {
     "SampleData.SampleDataLogic.registerCustomSampleDataSource": "Modules/Scripted/SampleData/SampleData.py",
+    **dict.fromkeys(
+        ("customDownloader", "sampleDataSourcesByCategory", "sampleName"), "Modules/Scripted/SampleData/SampleData.py"
+    ),
     "instanceValue": "CTK: Libs/DICOM/Core/ctkDICOMDatabase.h",
     "installTorch": "extension PyTorch (SlicerPyTorch): PyTorchUtils/PyTorchUtils.py",
+    **dict.fromkeys(
+        (
+            *("displayedNameForPatient", "fieldForPatient", "fieldForSeries", "fieldForStudy", "filesForSeries"),
+            *("instancesForSeries", "nameForPatient", "seriesForStudy", "studiesForPatient"),
+        ),
+        "CTK: Libs/DICOM/Core/ctkDICOMDatabase.h",
+    ),
     "connectGui": "Base/Python/slicer/parameterNodeWrapper/wrapper.py",
     "disconnectGui": "Base/Python/slicer/parameterNodeWrapper/wrapper.py",
     "qt.QObject.__init__": "Modules/Scripted/SampleData/SampleData.py",
-    "slicer.util.VTKObservationMixin.__init__": "Base/Python/slicer/util.py",
     # Windows' own, by ctypes.
     "AssignProcessToJobObject": "Windows: kernel32",
     "CloseHandle": "Windows: kernel32",

@@ -18,6 +18,7 @@ class Object:
 
     def __init__(self, *_: Any) -> None:
         self.__dict__.update(_INITIAL)
+        self.font = Font()
         self._slots: dict[str, list[Callable[..., None]]] = {}
 
     def connect(self, signal: str, slot: Callable[..., None]) -> None:
@@ -123,6 +124,71 @@ class NodeSelector(Object):
         self.emit("nodeActivated(vtkMRMLNode*)", node)
 
 
+class Action(Signalling):
+    """An entry of a menu."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
+class Menu(Object):
+    """Entries that are made when it opens."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+        self.actions: list[Action] = []
+
+    def clear(self) -> None:
+        self.actions = []
+
+    def addAction(self, text: str) -> Action:  # noqa: N802
+        self.actions.append(Action(text))
+        return self.actions[-1]
+
+
+class ToolButton(Signalling):
+    """A button that may open a menu."""
+
+    InstantPopup = 2
+
+    @property
+    def texts(self) -> list[str]:
+        """What its menu offers."""
+        self.menu.emit("aboutToShow()")
+        return [action.text for action in self.menu.actions]
+
+    def pick(self, text: str) -> None:
+        """The user opens the menu and chooses an entry."""
+        self.pick_later(text)()
+
+    def pick_later(self, text: str) -> Callable[[], None]:
+        """The user opens the menu, and chooses an entry when this is called."""
+        index = self.texts.index(text)
+        return lambda action=self.menu.actions[index]: action.emit("triggered()")  # type: ignore[misc]
+
+    @property
+    def picked(self) -> str:
+        """The entry that is chosen."""
+        self.menu.emit("aboutToShow()")
+        return next(action.text for action in self.menu.actions if action.checked)
+
+
+class Font:
+    """A font of 10 points."""
+
+    size = 10.0
+
+    def pointSizeF(self) -> float:  # noqa: N802
+        return self.size
+
+    def setPointSizeF(self, size: float) -> None:  # noqa: N802
+        self.size = size
+
+    def setBold(self, bold: bool) -> None:  # noqa: N802
+        pass
+
+
 class TableItem(Object):
     """Its text is a method in Qt."""
 
@@ -143,10 +209,21 @@ class Table(Object):
         self.items: dict[tuple[int, int], TableItem] = {}
         self.rowCount = self.columnCount = 0
         self._row = -1
-        self._viewport = Object()
+        self._viewport, self._header = Object(), Object()
+        self.horizontalHeaderLabels: list[str] = []
 
     def viewport(self) -> Object:
         return self._viewport
+
+    def horizontalHeader(self) -> Object:  # noqa: N802
+        return self._header
+
+    def setColumnCount(self, count: int) -> None:  # noqa: N802
+        self.columnCount = count
+        self.horizontalHeaderLabels = [""] * count
+
+    def setHorizontalHeaderItem(self, column: int, item: TableItem) -> None:  # noqa: N802
+        self.horizontalHeaderLabels[column] = item.shown
 
     def setRowCount(self, count: int) -> None:  # noqa: N802
         self.rowCount = count
@@ -181,6 +258,29 @@ class Table(Object):
             [self.items[r, c].shown for c in range(self.columnCount) if (r, c) in self.items]
             for r in range(self.rowCount)
         ]
+
+
+class Contents(Object):
+    """What a scroll area holds."""
+
+    minimumSizeHint = types.SimpleNamespace(width=lambda: 360)  # noqa: N815
+
+
+class ScrollArea(Object):
+    """A QScrollArea."""
+
+    def verticalScrollBar(self) -> Any:  # noqa: N802
+        return types.SimpleNamespace(sizeHint=types.SimpleNamespace(width=lambda: 15))
+
+
+class Widget(Object):
+    """QWidget's function that is no widget's."""
+
+    order: ClassVar[list[tuple[Any, Any]]] = []
+
+    @classmethod
+    def setTabOrder(cls, first: Any, second: Any) -> None:  # noqa: N802
+        cls.order.append((first, second))
 
 
 class Date:
@@ -292,6 +392,8 @@ _CLASSES = {
     "ctkSliderWidget": Signalling,
     "QCheckBox": Signalling,
     "QToolButton": Signalling,
+    "QScrollArea": ScrollArea,
+    "QWidget": Contents,
     "qMRMLNodeComboBox": NodeSelector,
     "qMRMLSubjectHierarchyComboBox": NodeSelector,
 }
@@ -307,6 +409,8 @@ def module() -> types.ModuleType:
     qt: Any = types.ModuleType("qt")
     qt.QObject, qt.QTimer, qt.QComboBox, qt.QCheckBox = Object, Timer, ComboBox, Signalling
     qt.QDateEdit, qt.QDate, qt.QTableWidgetItem = DateEdit, Date, TableItem
+    qt.QToolButton, qt.QMenu, qt.QWidget = ToolButton, Menu, Widget
+    qt.QHeaderView = types.SimpleNamespace(ResizeToContents=3)
     qt.QSettings, qt.QFileDialog = Settings, FileDialog
     qt.Qt = types.SimpleNamespace(WaitCursor="wait", IgnoreAction=0, DownArrow="down", RightArrow="right")
     qt.QEvent = types.SimpleNamespace(DragEnter=60, DragMove=61, Drop=63, Wheel=31)

@@ -8,6 +8,7 @@ import unittest
 from typing import Any
 
 import slicer
+import vtk
 
 
 class ScriptedLoadableModule:
@@ -102,26 +103,116 @@ class View:
             assert place == 7  # the others are Slicer's
             self.text = text
 
-        return types.SimpleNamespace(SetText=set_text)
+        return types.SimpleNamespace(SetText=set_text, GetText=lambda place: self.text or None)
 
     def scheduleRender(self) -> None:  # noqa: N802
         pass
 
 
+class LayoutManager:
+    """The real layout logic, whose slice views have layers as a running Slicer gives them, and charts without a window."""
+
+    def __init__(self, scene: Any) -> None:
+        self.scene, self.slots = scene, []
+        self.logic = slicer.vtkMRMLLayoutLogic()
+        self.logic.SetMRMLScene(scene)
+        self.views: dict[str, View] = {}
+        self.charts: dict[str, Any] = {}
+        self.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+
+    def layoutLogic(self) -> Any:  # noqa: N802
+        return self.logic
+
+    @property
+    def layout(self) -> int:
+        return int(self.logic.GetLayoutNode().GetViewArrangement())
+
+    def setLayout(self, layout: int) -> None:  # noqa: N802
+        node = self.logic.GetLayoutNode()
+        assert node.IsLayoutDescription(layout), f"no layout {layout}"
+        node.SetViewArrangement(layout)
+        mapped = list(self.logic.GetViewNodes())
+        for view in self._nodes("vtkMRMLAbstractViewNode"):
+            view.SetMappedInLayout(view in mapped)  # as Slicer's own layout manager does
+        for name in self.sliceViewNames():
+            self.views.setdefault(name, View())
+            if self.composite(name) is None:
+                layers = slicer.vtkMRMLSliceCompositeNode()
+                layers.SetLayoutName(name)
+                layers.SetSingletonTag(name)
+                self.scene.AddNode(layers)
+        for slot in self.slots:
+            slot(layout)
+
+    def connect(self, signal: str, slot: Any) -> None:
+        assert signal == "layoutChanged(int)"
+        self.slots.append(slot)
+
+    def disconnect(self, signal: str, slot: Any) -> None:
+        if slot in self.slots:  # Qt does not mind
+            self.slots.remove(slot)
+
+    def _nodes(self, name: str) -> list[Any]:
+        return [self.scene.GetNthNodeByClass(n, name) for n in range(self.scene.GetNumberOfNodesByClass(name))]
+
+    def sliceViewNames(self) -> tuple[str, ...]:  # noqa: N802
+        return tuple(node.GetLayoutName() for node in self._nodes("vtkMRMLSliceNode"))
+
+    def node(self, name: str) -> Any:
+        return next(node for node in self._nodes("vtkMRMLSliceNode") if node.GetLayoutName() == name)
+
+    def composite(self, name: str) -> Any:
+        nodes = self._nodes("vtkMRMLSliceCompositeNode")
+        return next((node for node in nodes if node.GetLayoutName() == name), None)
+
+    def sliceWidget(self, name: str) -> Any:  # noqa: N802
+        return types.SimpleNamespace(
+            sliceView=lambda: self.views[name],
+            mrmlSliceCompositeNode=lambda: self.composite(name),
+            mrmlSliceNode=lambda: self.node(name),
+        )
+
+    @property
+    def plotViewCount(self) -> int:  # noqa: N802
+        return len(self._nodes("vtkMRMLPlotViewNode"))
+
+    def plotWidget(self, number: int) -> Any:  # noqa: N802
+        node = self._nodes("vtkMRMLPlotViewNode")[number]
+        chart = self.charts.setdefault(node.GetID(), vtk.vtkChartXY())
+        return types.SimpleNamespace(
+            mrmlPlotViewNode=lambda: node, plotView=lambda: types.SimpleNamespace(chart=lambda: chart)
+        )
+
+
 class Application:
-    """slicer.app: cursors, processEvents, temporary files, and three slice views on a real scene's composite nodes."""
+    """slicer.app: cursors, processEvents, temporary files, and views on a real scene."""
+
+    usual = ("Red", "Green", "Yellow")
 
     def __init__(self, scene: Any, temporary: str) -> None:
         self.cursors: list[str] = []
         self.temporaryPath = temporary
-        self.views = {name: View() for name in ("Red", "Green", "Yellow")}
-        self.composites = {}
-        for name in self.views:
-            node = slicer.vtkMRMLSliceCompositeNode()
-            node.SetLayoutName(name)
-            self.composites[name] = scene.AddNode(node)
-        self.jumps: list[tuple[float, ...]] = []
-        self.charts: list[Any] = []
+        self.manager = LayoutManager(scene)
+        self.paused = 0
+
+    @property
+    def composites(self) -> dict[str, Any]:
+        """The layers of the views that show one exam."""
+        return {name: self.manager.composite(name) for name in self.usual}
+
+    @property
+    def texts(self) -> list[str]:
+        """What is written on the views that show one exam."""
+        return [self.manager.views[name].text for name in self.usual]
+
+    def layoutManager(self) -> LayoutManager:  # noqa: N802
+        return self.manager
+
+    def pauseRender(self) -> None:  # noqa: N802
+        self.paused += 1
+
+    def resumeRender(self) -> None:  # noqa: N802
+        self.paused -= 1
 
     def setOverrideCursor(self, cursor: str) -> None:  # noqa: N802
         self.cursors.append(cursor)
@@ -134,19 +225,4 @@ class Application:
 
     def connect(self, signal: str, slot: Any) -> None:
         assert signal == "startupCompleted()"
-
-    def layoutManager(self) -> Any:  # noqa: N802
-        def widget(name: str) -> Any:
-            return types.SimpleNamespace(
-                sliceView=lambda: self.views[name], mrmlSliceCompositeNode=lambda: self.composites[name]
-            )
-
-        return types.SimpleNamespace(sliceViewNames=lambda: tuple(self.views), sliceWidget=widget)
-
-    def modules(self) -> Any:
-        """slicer.modules, as far as the window goes there."""
-        markups = types.SimpleNamespace(JumpSlicesToLocation=lambda *place: self.jumps.append(place))
-        plots = types.SimpleNamespace(ShowChartInLayout=self.charts.append)
-        return types.SimpleNamespace(
-            markups=types.SimpleNamespace(logic=lambda: markups), plots=types.SimpleNamespace(logic=lambda: plots)
-        )
+        self.started = slot

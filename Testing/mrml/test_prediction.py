@@ -495,10 +495,21 @@ def test_a_client_that_is_closed_while_volumes_are_written_ends_the_prediction(
     assert left_in_scratch(client) == []
 
 
-def test_the_window_gets_its_turn_after_every_volume(
-    scene: Any, predictions: Predictions, client: WorkerClient
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes that take longer to write than a window can stand still for."""
+    monkeypatch.setattr("HCCNetSlicer.prediction._WRITING_SECONDS", 0)
+
+
+def test_small_volumes_go_out_together(scene: Any, predictions: Predictions, client: WorkerClient) -> None:
+    predictions.begin(one_exam(scene).exams(), Settings())
+    predictions.poll()
+    assert client.is_running
+
+
+def test_the_window_gets_its_turn_after_every_large_volume(
+    scene: Any, predictions: Predictions, client: WorkerClient, slowly: None
 ) -> None:
-    """Writing large exams takes seconds: each look writes one volume of them."""
     predictions.begin(one_exam(scene).exams(), Settings())
     (folder,) = left_in_scratch(client)
     counts = []
@@ -509,7 +520,7 @@ def test_the_window_gets_its_turn_after_every_volume(
 
 
 def test_a_volume_that_is_removed_while_it_is_handed_over_is_a_failure_in_words(
-    scene: Any, predictions: Predictions, client: WorkerClient
+    scene: Any, predictions: Predictions, client: WorkerClient, slowly: None
 ) -> None:
     table = one_exam(scene)
     predictions.begin(table.exams(), Settings())
@@ -529,7 +540,7 @@ def test_a_volume_that_is_removed_while_it_is_handed_over_is_a_failure_in_words(
 
 
 def test_a_liver_that_is_moved_while_volumes_are_written_is_kept_as_it_went_out(
-    scene: Any, predictions: Predictions
+    scene: Any, predictions: Predictions, slowly: None
 ) -> None:
     table = one_exam(scene)
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "liver")

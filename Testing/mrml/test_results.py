@@ -392,7 +392,7 @@ def test_a_warped_exam_is_found_too(shown: Shown) -> None:
 def test_a_legend_hides_when_its_map_is_deleted(shown: Shown) -> None:
     legend = shown.result.node("legend")
     shown.scene.RemoveNode(shown.result.map_node(3))
-    shown.result.set_threshold(0.2)
+    shown.result.show_exam(3)
     assert not legend.GetVisibility()
     shown.result.show_exam(1)
     assert legend.GetVisibility()
@@ -409,9 +409,6 @@ def test_the_legend_goes_on_with_the_exam_where_the_predictions_text_was_deleted
     legend = result.node("legend")
     assert result.show_exam(1) == []
     assert legend.GetDisplayableNode() is result.map_node(1)
-    result.set_threshold(0.4)
-    assert legend.GetTitleText().endswith("\nbelow 0.40 not drawn\ndemonstration, no meaning")
-    assert result.restore() == []
     with pytest.raises(ResultError, match=r"^A text of the result was deleted from the scene\. Predict again\.$"):
         result.sentence()
 
@@ -419,26 +416,24 @@ def test_the_legend_goes_on_with_the_exam_where_the_predictions_text_was_deleted
 def test_the_legend_goes_with_the_map_and_says_what_it_shows(shown: Shown) -> None:
     result, logic = shown.result, slicer.vtkSlicerColorLogic
     legend = result.node("legend")
-    assert (legend.GetNumberOfLabels(), legend.GetLabelFormat()) == (6, "%.1f")
-    for index, kind, words in ((0, "towards", "raises the output"), (2, "against", "lowers the output")):
+    assert (legend.GetNumberOfLabels(), legend.GetLabelFormat()) == (3, "%.1f")
+    for index, kind, words in ((0, "towards", "raises output"), (2, "against", "lowers output")):
         result.show_exam(index, kind=kind)
         node = result.map_node(index, kind)
         assert legend.GetVisibility()
         assert legend.GetDisplayableNode() is node
         assert legend.GetPrimaryDisplayNode() is node.GetDisplayNode()
         assert logic.GetColorLegendDisplayNode(node) is legend
-        title = f"{words}\nshare of the patient's\nstrongest evidence\nbelow 0.15 not drawn"
-        assert legend.GetTitleText() == title
+        assert legend.GetTitleText() == words
         assert [n for n in range(4) if logic.GetNumberOfColorLegendDisplayNodes(result.map_node(n, kind))] == [index]
+    assert result.map_words() == "Colours: 1 is the patient's strongest evidence; below 0.15 nothing is drawn."
     result.set_threshold(0.3)
-    assert legend.GetTitleText().endswith("\nbelow 0.30 not drawn")
     result.show_exam(0, kind="more")
     assert not legend.GetVisibility()
     result.show_exam(1, kind="more")
     assert legend.GetVisibility()
-    assert legend.GetTitleText().startswith(
-        "raised the output since\nthe exam before\nshare of the patient's\nlargest change"
-    )
+    assert legend.GetTitleText() == "raised since"
+    assert result.map_words() == "Colours: 1 is the patient's largest change; below 0.30 nothing is drawn."
 
 
 @pytest.mark.parametrize("hand", [1.0, -1.0])
@@ -472,12 +467,12 @@ def test_tables_hold_numbers_as_numbers_and_dates_as_text(shown: Shown) -> None:
     risk, exams = shown.result.node("table.risk"), shown.result.node("table.exams")
     assert columns(risk) == {
         "As of": list(DATES),
-        "Days since first exam": [0, 187, 412, 678],
+        "Date (decimal year)": pytest.approx([2021 + 62 / 365, 2021 + 249 / 365, 2022 + 109 / 365, 2023 + 10 / 365]),
         "Risk": pytest.approx([0.1, 0.11, 0.12, 0.13]),
     }
     held = columns(exams)
     assert list(held) == [
-        *("Exam", "Days since first exam", "Months before latest exam", "Attention", "Attention, gradient-weighted"),
+        *("Exam", "Date (decimal year)", "Months before latest exam", "Attention", "Attention, gradient-weighted"),
         *("Risk without it", "Liver inside the field", "Cube filled", "Peak of the map"),
         *("Peak R (mm)", "Peak A (mm)", "Peak S (mm)", "Members positive at the peak"),
     ]
@@ -493,14 +488,21 @@ def test_tables_hold_numbers_as_numbers_and_dates_as_text(shown: Shown) -> None:
 def test_charts_show_risk_and_attention_by_date(shown: Shown) -> None:
     risk, attention = shown.result.node("chart.risk"), shown.result.node("chart.attention")
     assert (risk.GetTitle(), attention.GetTitle()) == ("HCCNet risk by date", "HCCNet attention by date")
-    assert risk.GetYAxisRange() == (0.0, 0.2)
+    first, last = 2021 + 62 / 365, 2023 + 10 / 365
+    for chart in (risk, attention):
+        assert not chart.GetLegendVisibility()  # it would cover the latest exam
+        low, high = chart.GetYAxisRange()
+        assert -0.1 < low < 0 < 1 < high < 1.1  # markers at 0 and 1 are whole
+        low, high = chart.GetXAxisRange()
+        assert first - 0.2 < low < first < last < high < last + 0.2
+    assert risk.GetXAxisTitle() == "Exam (line: as of this exam; diamonds: without this exam)"
     for chart, names in (
         (risk, ["Risk", "Risk without it"]),
         (attention, ["Attention", "Attention, gradient-weighted"]),
     ):
         series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())]
         assert [node.GetYColumnName() for node in series] == names
-        assert {node.GetXColumnName() for node in series} == {"Days since first exam"}
+        assert {node.GetXColumnName() for node in series} == {"Date (decimal year)"}
         for node in series:
             held = columns(node.GetTableNode())
             assert {node.GetXColumnName(), node.GetYColumnName(), node.GetLabelColumnName()} <= set(held)
@@ -531,7 +533,9 @@ def test_a_demonstration_on_a_patient_gives_no_risk_and_says_so_everywhere(scene
         assert result.node(role).GetTitle().endswith(" (demonstration, no meaning)")
     for node in (result.node("table.risk"), result.node("table.exams"), result.map_node(0)):
         assert node.GetName().endswith(" (demonstration, no meaning)")
-    assert result.node("legend").GetTitleText().endswith("\ndemonstration, no meaning")
+    assert result.view_text(3).endswith(", demonstration")
+    assert result.headline().figure == "Demonstration"
+    assert result.headline().spread is None
     assert result.record.node.GetAttribute("HCCNet.meaning") == "demonstration, no meaning"
 
 
@@ -577,16 +581,16 @@ def test_maps_and_fields_lie_with_their_exam_and_the_rest_in_a_folder_of_the_pat
     patient = tree.GetItemByName("Doe^Jane")
     study = tree.GetItemChildWithName(patient, "Study 20210907")
     assert children(scene, study)[2:] == [
+        "HCCNet field 2021-09-07",
         "HCCNet raises the output 2021-09-07",
         "HCCNet lowers the output 2021-09-07",
         "HCCNet raised the output since the exam before 2021-09-07",
         "HCCNet lowered the output since the exam before 2021-09-07",
-        "HCCNet field 2021-09-07",
     ]
     assert children(scene, tree.GetItemChildWithName(patient, "HCCNet result")) == [
-        *("HCCNet result", "HCCNet prediction", "HCCNet report", "HCCNet risk", "HCCNet exams", "HCCNet risk by date"),
-        *("Risk as of each exam", "Risk without the exam", "HCCNet attention by date"),
-        *("Attention", "Attention, gradient-weighted"),
+        *("HCCNet result", "HCCNet prediction", "HCCNet report", "HCCNet risk", "HCCNet exams"),
+        *("Risk as of each exam", "Risk without the exam", "HCCNet risk by date"),
+        *("Attention", "Attention, gradient-weighted", "HCCNet attention by date"),
     ]
 
 
@@ -598,9 +602,9 @@ def test_volumes_outside_the_hierarchy_have_their_result_at_the_top(scene: Any, 
     tree.RemoveItem(tree.GetItemByName("Doe^Jane"), False, True)
     result = show_result(scene, folder, [exam], {})
     assert children(scene, tree.GetSceneItemID())[-3:] == [
+        "HCCNet field 2021-03-04",
         "HCCNet raises the output 2021-03-04",
         "HCCNet lowers the output 2021-03-04",
-        "HCCNet field 2021-03-04",
     ]
     result.remove()
     assert not tree.GetItemByName("HCCNet result")

@@ -81,7 +81,7 @@ LOADABLE = {
 # What a user touches. A heading's tooltip would show over all that lies below it, so headings have none.
 TOUCHED = {
     *("QCheckBox", "QComboBox", "QPlainTextEdit", "QPushButton", "QTableWidget", "QToolButton", "ctkSliderWidget"),
-    *("qMRMLNodeComboBox", "qMRMLSubjectHierarchyComboBox"),
+    *("qMRMLNodeComboBox", "qMRMLSubjectHierarchyComboBox", "QTreeWidget"),
 }
 FOCUSED = TOUCHED | {"ctkCollapsibleButton"}
 MENU_BAR = set("fevh")  # Slicer's File, Edit, View and Help

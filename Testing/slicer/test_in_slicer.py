@@ -192,23 +192,57 @@ class ReloadTest(InSlicer):
 
 
 class SampleDataTest(InSlicer):
-    """The sample patient in Slicer's module Sample Data."""
+    """The sample patients in Slicer's module Sample Data."""
 
-    def test_the_sample_patient_loads_and_the_table_finds_its_exams(self) -> None:
+    def setUp(self) -> None:
+        super().setUp()
         import SampleData
 
-        from HCCNetSlicer.exam_table import ExamTable
-        from HCCNetSlicer.sample_data import NAME, register_sample_data
+        from HCCNetSlicer.sample_data import SAMPLES, register_sample_data
 
         register_sample_data(Path(module().__file__).parent / "Resources" / "Icons" / "HCCNet.png")
-        logic = SampleData.SampleDataLogic()
-        nodes = logic.downloadFromSource(logic.sourceForSampleName(NAME))
-        self.assertEqual(len(nodes), 16)
+        self.samples, self.sample_data = SAMPLES, SampleData.SampleDataLogic()
+
+    def test_each_sample_is_offered_once_and_the_generated_patient_first(self) -> None:
+        offered = self.sample_data.sampleDataSourcesByCategory("HCCNet")
+        self.assertEqual([source.sampleName for source in offered], [sample.name for sample in self.samples])
+        self.assertEqual([sample.is_generated for sample in self.samples], [True, False])
+
+    def test_the_button_brings_a_patient_whose_exams_are_ready(self) -> None:
+        for sample in self.samples:
+            with self.subTest(sample.name):
+                slicer.mrmlScene.Clear()
+                source = self.sample_data.sourceForSampleName(sample.name)
+                self.assert_volumes(source.customDownloader(source))
+                table = self.filled_table(sample)
+                self.assertEqual([problem.message for problem in table.problems()], [])
+                self.assertEqual(set(table.statuses(table.problems()).values()), {"ready"})
+                let_slicer_work()
+                latest = table.exams()[-1].volumes["DWI_b0"].GetID()
+                shown = {logic.GetSliceCompositeNode().GetBackgroundVolumeID() for logic in slice_logics()}
+                self.assertEqual(shown, {latest})
+
+    def test_slicers_functions_for_scripts_bring_volumes(self) -> None:
+        for sample in self.samples:
+            with self.subTest(sample.name):
+                slicer.mrmlScene.Clear()
+                self.assert_volumes(self.sample_data.downloadSamples(sample.name))
+                self.filled_table(sample)
+
+    def assert_volumes(self, nodes: list[Any]) -> None:
+        self.assertEqual([node.GetClassName() for node in nodes], ["vtkMRMLScalarVolumeNode"] * 16)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
+
+    def filled_table(self, sample: Any) -> Any:
+        """A table that has found the sample's exams."""
+        from HCCNetSlicer.exam_table import ExamTable
+
         table = ExamTable(slicer.mrmlScene, CHANNELS)
         table.fill_from_scene()
-        self.assertEqual([exam.exam_id for exam in table.exams()], DATES)
+        self.assertEqual([exam.exam_id for exam in table.exams()], sorted({f.parent.name for f in sample.files()}))
         for exam in table.exams():
             self.assertEqual(tuple(exam.volumes), CHANNELS)
+        return table
 
 
 class WindowTest(InSlicer):

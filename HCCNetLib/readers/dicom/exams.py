@@ -1,10 +1,10 @@
-"""Form 6, a DICOM folder of any depth: frames → series → volumes → channels of dated exams."""
+"""Form 6, a DICOM folder of any depth or a list of files: frames → series → volumes → channels of dated exams."""
 
 from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from HCCNetLib.readers.dicom.studies import Visit, by_patient, look_at_body_part
 from HCCNetLib.readers.exams import ReadingOptions, in_exam, look_at_date, without_left_out
 from HCCNetLib.readers.folders import name_as_given
 from HCCNetLib.readers.image_types import dixon_of_type
-from HCCNetLib.readers.outcomes import OUTCOMES_FILE, make_cohort, outcomes_beside
+from HCCNetLib.readers.outcomes import OUTCOMES_FILE, Outcomes, make_cohort, outcomes_beside
 from HCCNetLib.readers.series import SeriesFacts, is_t1, plane_of, protocol_of
 from HCCNetLib.readers.timing import seconds_after_contrast
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Patient, Problem, Refusal
@@ -41,12 +41,57 @@ def read_dicom(path: Path, options: ReadingOptions | None = None) -> Cohort:
     """
     options = options or ReadingOptions()
     require_pydicom()
-    scan = _scan(path)
-    if not scan.frames:
-        raise Refusal("no_images", _nothing_found(scan))
+    folder, files = (path, walk(path)) if path.is_dir() else (path.parent, [path])
+    scan = _scan(files)
+    groups = {name_as_given(path): list(scan.frames)} if options.one_patient else by_patient(scan.frames)
+    patients, refused = _read_patients(scan, groups, options, "Give the folder that holds the MR series.")
+    outcomes = outcomes_beside(folder / OUTCOMES_FILE, [*(p.patient_id for p in patients), *refused])
+    return make_cohort(FORM, patients, refused, outcomes, scan.problems())
+
+
+def read_dicom_files(files: Iterable[Path]) -> Cohort:
+    """Reads DICOM files that lie anywhere, by the same rules as a folder of them; voxels are not read yet.
+
+    Raises:
+        Refusal: as of a folder; or files are missing.
+    """
+    require_pydicom()
+    paths = sorted(set(files))
+    missing = sum(map(_is_missing, paths))
+    if missing:
+        message = (
+            f"{missing} of {len(paths)} DICOM files can't be found any more. Connect the drive that they are on, or import "
+            f"them again."
+        )
+        raise Refusal("missing_files", message)
+    scan = _scan(paths)
+    patients, refused = _read_patients(scan, by_patient(scan.frames), ReadingOptions(), "Choose the MR series.")
+    return make_cohort(FORM, patients, refused, Outcomes({}, None, ()), scan.problems())
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except OSError:  # it may be there: whoever opens it finds out
+        return False
+
+
+def _read_patients(
+    scan: _Scan, groups: Mapping[str, list[Frame]], options: ReadingOptions, advice: str
+) -> tuple[list[Patient], dict[str, Refusal]]:
+    """The patients of grouped frames, and why others can't be read.
+
+    Args:
+        scan: the files.
+        groups: its frames by patient id.
+        options: what is allowed.
+        advice: what to do where there is no MR image.
+
+    Raises:
+        Refusal: there is no MR image at all.
+    """
     patients: list[Patient] = []
     refused: dict[str, Refusal] = {}
-    groups = {name_as_given(path): list(scan.frames)} if options.one_patient else by_patient(scan.frames)
     for patient_id, frames in groups.items():
         try:
             patient = _read_patient(patient_id, frames, options)
@@ -55,10 +100,8 @@ def read_dicom(path: Path, options: ReadingOptions | None = None) -> Cohort:
         else:
             patients += [patient] if patient is not None else []
     if not patients and not refused:
-        raise Refusal("no_images", _nothing_found(scan))
-    folder = path if path.is_dir() else path.parent
-    outcomes = outcomes_beside(folder / OUTCOMES_FILE, [*(p.patient_id for p in patients), *refused])
-    return make_cohort(FORM, patients, refused, outcomes, scan.problems())
+        raise Refusal("no_images", f"{_nothing_found(scan)} {advice}")
+    return patients, refused
 
 
 # ---------------------------------------------------------------- files
@@ -66,7 +109,7 @@ def read_dicom(path: Path, options: ReadingOptions | None = None) -> Cohort:
 
 @dataclass
 class _Scan:
-    """What a folder held: its frames, and how many files gave none."""
+    """What the files held: their frames, and how many files gave none."""
 
     frames: list[Frame]
     damaged: int = 0
@@ -95,12 +138,12 @@ class _Scan:
         ]
 
 
-def _scan(path: Path) -> _Scan:
+def _scan(files: Iterable[Path]) -> _Scan:
     scan = _Scan([])
     seen: dict[tuple[str, int], Frame] = {}
     read: dict[Hashable, Alike] = {}
     with quietly():
-        for file in walk(path) if path.is_dir() else [path]:
+        for file in files:
             try:
                 if not begins_like_dicom(file):
                     continue
@@ -141,9 +184,7 @@ def _nothing_found(scan: _Scan) -> str:
     there = "; ".join(f"{kind} ({count})" for kind, count in others.most_common(5) if kind)
     there = f" Found instead: {there}." if there else ""
     damaged = f" {scan.damaged} file(s) that begin like DICOM can't be read." if scan.damaged else ""
-    return (
-        f"The DICOM files hold no MR image that can be used.{there}{damaged} Give the folder that holds the MR series."
-    )
+    return f"The DICOM files hold no MR image that can be used.{there}{damaged}"
 
 
 # ---------------------------------------------------------------- patients and exams
