@@ -3,6 +3,8 @@
 # make slow   runs the tests that take minutes
 # These set up a virtual environment in .venv first. PYTHON=python3.12 chooses the interpreter (3.11 or newer).
 # make test-slicer SLICER_EXECUTABLE=/where/Slicer-5.12/Slicer   runs the tests that need a whole Slicer
+# make screenshots SLICER_EXECUTABLE=…   takes pictures of every step in Slicer into screenshots/, and checks them
+# make timing SLICER_EXECUTABLE=…        prints where the seconds of a prediction in Slicer go
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,11 +19,11 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 DEMO_SEED := 18
 
 # Seconds after which a Slicer that hangs is ended, where the system has `timeout`.
-SLICER_TIMEOUT := 900
-RUN_SLICER = "$$SLICER_EXECUTABLE" --no-splash --testing --additional-module-paths "$(CURDIR)/HCCNet" \
-  --python-script "$(CURDIR)/Testing/slicer/run_in_slicer.py"
+SLICER_TIMEOUT := 1800
+RUN_SLICER = "$$SLICER_EXECUTABLE" --no-splash $(SLICER_FLAGS) --additional-module-paths "$(CURDIR)/HCCNet" \
+  --python-script "$(CURDIR)/Testing/slicer/$(SLICER_SCRIPT)"
 
-.PHONY: demo test lint slow test-slicer clean
+.PHONY: demo test lint slow test-slicer screenshots timing clean
 
 demo: $(STAMP)
 	$(BIN)/hccnet synthesize --out demo-output/phantom --patients 2 --seed $(DEMO_SEED)
@@ -39,20 +41,25 @@ lint: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+test-slicer: SLICER_FLAGS = --testing
+test-slicer: SLICER_SCRIPT = run_in_slicer.py
+screenshots: SLICER_SCRIPT = screenshots.py
+timing: SLICER_SCRIPT = timing.py
+
 # Slicer draws: without a display on Linux it gets a virtual one.
-test-slicer:
+test-slicer screenshots timing:
 	@[ -n "$$SLICER_EXECUTABLE" ] \
-	  || { echo "Say where Slicer is: make test-slicer SLICER_EXECUTABLE=/where/Slicer-5.12/Slicer"; exit 1; }
+	  || { echo "Say where Slicer is: make $@ SLICER_EXECUTABLE=/where/Slicer-5.12/Slicer"; exit 1; }
 	@[ -f "$$SLICER_EXECUTABLE" ] && [ -x "$$SLICER_EXECUTABLE" ] \
 	  || { echo "SLICER_EXECUTABLE is no program: $$SLICER_EXECUTABLE"; exit 1; }
-	@display=; limit=; \
+	@limit=; set --; \
 	if [ "$$(uname -s)" = Linux ] && [ -z "$$DISPLAY" ]; then \
 	  command -v xvfb-run >/dev/null \
 	  || { echo "There is no display, and no xvfb-run to make one: install xvfb (apt-get install xvfb)."; exit 1; }; \
-	  display="xvfb-run -a"; \
+	  set -- xvfb-run -a -s "-screen 0 1920x1200x24"; \
 	fi; \
 	if command -v timeout >/dev/null; then limit="timeout -k 30 $(SLICER_TIMEOUT)"; fi; \
-	$$display $$limit $(RUN_SLICER); status=$$?; \
+	"$$@" $$limit $(RUN_SLICER); status=$$?; \
 	if [ $$status = 124 ] || [ $$status = 137 ]; then echo "Slicer was ended: it ran for more than $(SLICER_TIMEOUT) seconds."; fi; \
 	exit $$status
 

@@ -13,7 +13,7 @@ GROUP = 7250  # of the views, which scroll and zoom together; a layout's number 
 CHART_VIEW = "HCCNet"
 
 _PER_ROW = 4
-_CHART_SHARE = 300  # of 1000
+_CHART_SHARE = 350  # of 1000
 _VIEW = re.compile(r"HCCNet(\d+)")
 
 

@@ -27,7 +27,7 @@ def choose(combo: Any, texts: list[str], index: int) -> None:
 
 
 def set_header(table: Any, columns: Mapping[str, str]) -> None:
-    """Gives a table its columns, as wide as what they hold.
+    """Gives a table its columns, as wide as what they hold, and rows as high.
 
     Args:
         table: the QTableWidget.
@@ -38,8 +38,9 @@ def set_header(table: Any, columns: Mapping[str, str]) -> None:
         item = qt.QTableWidgetItem(text)
         item.setToolTip(meaning)
         table.setHorizontalHeaderItem(number, item)
-    table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-    table.horizontalHeader().setMinimumSectionSize(1)
+    for header in (table.horizontalHeader(), table.verticalHeader()):
+        header.setMinimumSectionSize(1)
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
 
 
 class WheelFilter(qt.QObject):

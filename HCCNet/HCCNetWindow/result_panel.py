@@ -77,6 +77,7 @@ class ResultPanel:
         self._find_later = timer(0, self.find, once=True)
         self._fit_later = timer(0, self.fit_views, once=True)
         self._restore_later = timer(0, self.restore, once=True)
+        self._scroll_later = timer(0, self._scroll, once=True)
         self._filling = False
         self._stamps = views.Stamps(self._fit_later.start)
         self._around_later = timer(0, self.show_around, once=True)
@@ -110,13 +111,19 @@ class ResultPanel:
         self.result = found
         if self.result is None:
             return
+        self._enable(True)
         self._fill(self.result)
         self.result.observe(self._stale_later.start)
-        self._enable(True)
         views.link()
         self._show_layout(True)
         self.show(self.result.shown_index)
         self.look_whether_stale()
+        self._scroll_later.start()
+
+    def _scroll(self) -> None:
+        """Brings the result into view, its figure above all."""
+        for widget in (self._ui.resultTable, self._ui.figureLabel):
+            self._ui.scrollArea.ensureWidgetVisible(widget)
 
     def forget(self) -> None:
         """Shows no result; the scene keeps it, and the views what they show."""
@@ -126,8 +133,7 @@ class ResultPanel:
         self._stale_later.stop()
         self._enable(False)
         self._ui.resultLabel.setText(_("No result yet."))
-        for label in (self._ui.figureLabel, self._ui.spreadLabel, self._ui.mapLabel, self._ui.staleLabel):
-            label.setVisible(False)
+        self._ui.staleLabel.setVisible(False)
         self._ui.resultTable.setRowCount(0)
         self._stamps.clear()
 
@@ -163,7 +169,7 @@ class ResultPanel:
         """Shows nothing any more; another window may show the same result on."""
         for later in (
             *(self._find_later, self._stale_later, self._fit_later, self._restore_later),
-            self._around_later,
+            *(self._around_later, self._scroll_later),
         ):
             later.stop()
         self._layouts.leave()
@@ -313,6 +319,8 @@ class ResultPanel:
             *(self._ui.exportReportButton, self._ui.exportTableButton, self._ui.exportMapsButton),
         ):
             widget.setEnabled(enabled)
+        for widget in (self._ui.figureLabel, self._ui.spreadLabel, self._ui.mapLabel, self._ui.resultTable):
+            widget.setVisible(enabled)
 
     def _fill(self, result: Result) -> None:
         self._filling = True
@@ -326,8 +334,6 @@ class ResultPanel:
             self._ui.resultLabel.setToolTip(result.sentence())
             self._ui.spreadLabel.setText("" if headline.spread is None else spread_bar(*headline.spread))
             self._ui.spreadLabel.setVisible(headline.spread is not None)
-            for label in (self._ui.figureLabel, self._ui.mapLabel):
-                label.setVisible(True)
             choose(self._ui.kindComboBox, kind_words(), KINDS.index(result.shown_kind))
             # What the user last chose holds for a new result too.
             self.set_threshold(self._ui.thresholdSlider.value)

@@ -78,7 +78,7 @@ class SetupPanel:
     def show_temporary(self) -> None:
         """Shows how much predictions have left that broke off, by a power cut say."""
         size = sum(_size(folder) for folder in self._left_over())
-        self._ui.temporaryLabel.setText(_("{size:.1f} MB, left by predictions that broke off").format(size=size / 1e6))
+        self._ui.temporaryLabel.setText(_("{size:.1f} MB left over").format(size=size / 1e6))
         self._ui.clearTemporaryButton.setEnabled(size > 0)
 
     def clear_temporary(self) -> None:

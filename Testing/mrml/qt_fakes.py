@@ -218,6 +218,8 @@ class Table(Object):
     def horizontalHeader(self) -> Object:  # noqa: N802
         return self._header
 
+    verticalHeader = horizontalHeader  # noqa: N815
+
     def setColumnCount(self, count: int) -> None:  # noqa: N802
         self.columnCount = count
         self.horizontalHeaderLabels = [""] * count
@@ -271,6 +273,11 @@ class ScrollArea(Object):
 
     def verticalScrollBar(self) -> Any:  # noqa: N802
         return types.SimpleNamespace(sizeHint=types.SimpleNamespace(width=lambda: 15))
+
+    seen: Any = None
+
+    def ensureWidgetVisible(self, widget: Any) -> None:  # noqa: N802
+        self.seen = widget
 
 
 class Widget(Object):

@@ -131,7 +131,9 @@ def fake_slicer(tmp_path: Path) -> Path:
     return program
 
 
-def make(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def make(
+    tmp_path: Path, *arguments: str, target: str = "test-slicer", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs make with few programs on its path."""
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
@@ -142,7 +144,7 @@ def make(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Comp
     program = shutil.which("make")
     assert program is not None
     return subprocess.run(
-        [program, "--no-print-directory", "test-slicer", *arguments],
+        [program, "--no-print-directory", target, *arguments],
         cwd=ROOT,
         env={"PATH": str(tools), **environment},
         capture_output=True,
@@ -187,6 +189,16 @@ def test_make_starts_slicer_with_the_module_and_the_runner(
     ]
 
 
+@pytest.mark.parametrize("target", ["screenshots", "timing"])
+def test_make_starts_the_other_scripts_in_slicer(tmp_path: Path, fake_slicer: Path, target: str) -> None:
+    run = make(tmp_path, target=target, SLICER_EXECUTABLE=str(fake_slicer), DISPLAY=":7")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines() == [
+        *("<--no-splash>", "<--additional-module-paths>", f"<{ROOT / 'HCCNet'}>", "<--python-script>"),
+        *(f"<{RUNNER.with_name(f'{target}.py')}>", "display :7"),
+    ]
+
+
 def test_make_fails_where_the_tests_in_slicer_fail(tmp_path: Path, fake_slicer: Path) -> None:
     run = make(tmp_path, SLICER_EXECUTABLE=str(fake_slicer), DISPLAY=":7", STATUS="1")
     assert run.returncode != 0
@@ -216,7 +228,10 @@ def test_make_makes_a_display_where_there_is_none(tmp_path: Path, fake_slicer: P
     tools = tmp_path / "tools"
     tools.mkdir()
     xvfb = tools / "xvfb-run"
-    xvfb.write_text('#!/bin/sh\n[ "$1" = -a ] || exit 9\nshift\nDISPLAY=:99 "$@"\n', encoding="ascii")
+    xvfb.write_text(
+        '#!/bin/sh\n[ "$1 $2 $3" = "-a -s -screen 0 1920x1200x24" ] || exit 9\nshift 3\nDISPLAY=:99 "$@"\n',
+        encoding="ascii",
+    )
     xvfb.chmod(0o755)
     run = make(tmp_path, SLICER_EXECUTABLE=str(fake_slicer), STATUS=status)
     assert (run.returncode == 0) == (status == "0")

@@ -233,6 +233,8 @@ def test_no_colour_is_fixed_so_that_every_theme_can_be_read() -> None:
 
 def test_the_notice_that_this_is_research_comes_first() -> None:
     assert list(WIDGETS)[1] == "researchLabel"
+    scrolled = {widget.attrib["name"] for widget in WIDGETS["scrollArea"].iter("widget")}
+    assert set(WIDGETS) - scrolled == {"HCCNet", "researchLabel"}  # all else is scrolled, the notice never
     text = value(WIDGETS["researchLabel"], "text")
     assert text == "Research software, not a medical device. Not for clinical use."
 

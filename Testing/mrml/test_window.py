@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import importlib
+import itertools
 import json
+import re
 import sys
 import types
 import xml.etree.ElementTree as ET
@@ -17,12 +20,14 @@ import pytest
 import qt_fakes
 import slicer
 import slicer.util
+import vtk
 from mrml_helpers import add_patient, add_study, add_volume, hierarchy
 from qt_fakes import FileDialog, make_widget, tick
 from result_helpers import Written, save, write_result
 from slicer_fakes import Application, modules
 
 from HCCNetLib.explanation import DEFAULT_METHOD, METHODS
+from HCCNetSlicer import side_by_side
 from HCCNetSlicer.bundle_card import DEMONSTRATION
 from HCCNetSlicer.exam_problems import Cell
 from HCCNetSlicer.prediction import Settings, Shown, as_shown
@@ -232,6 +237,7 @@ def test_an_empty_window_says_what_is_missing(window: Any) -> None:
     assert not window.ui.errorLabel.visible
     assert not window.ui.progressBar.visible
     assert window.ui.resultLabel.text == NO_RESULT
+    assert not window.ui.figureLabel.visible
     assert not window.ui.exportReportButton.enabled
 
 
@@ -483,6 +489,8 @@ def test_progress_is_shown_and_the_result_appears(window: Any, patient: int, app
     assert not window.ui.progressBar.visible
     assert window.ui.predictButton.enabled
     assert window.ui.figureLabel.text == "12.3%"
+    assert window.ui.spreadLabel.visible
+    assert window.ui.scrollArea.seen is window.ui.figureLabel
     assert window.ui.resultLabel.text == (
         "Estimated risk of HCC within 12 months after 2021-09-07 (2 networks: 8.0% to 16.6%)."
     )
@@ -716,6 +724,148 @@ def test_a_demonstration_is_told_instead_of_a_risk(window: Any, patient: int) ->
     assert "%" not in window.ui.resultLabel.text + window.ui.resultLabel.toolTip
 
 
+def shown_texts(application: Application) -> dict[str, str]:
+    """What is written on the views of the layout that is shown."""
+    manager = application.manager
+    return {
+        name: manager.views[name].text for name in manager.sliceViewNames() if manager.node(name).IsMappedInLayout()
+    }
+
+
+def test_a_result_is_shown_side_by_side_with_its_chart_and_one_click_leads_back(
+    window: Any, patient: int, application: Application, scene: Any
+) -> None:
+    usual = application.manager.layout
+    fill(window)
+    predict(window)
+    assert side_by_side.is_ours(application.manager.layout)
+    assert window.ui.layoutButton.checked
+    assert shown_texts(application) == {"HCCNet1": "2021-03-04, 1 of 2", "HCCNet2": "2021-09-07, 2 of 2"}
+    widget = application.manager.plotWidget(0)
+    assert widget.mrmlPlotViewNode().GetPlotChartNodeID() == Result.find(scene).node("chart.risk").GetID()
+    axis = widget.plotView().chart().GetAxis(1)
+    labels = axis.GetTickLabels()
+    assert [labels.GetValue(n) for n in range(labels.GetNumberOfValues())] == list(DATES)
+    window.ui.layoutButton.emit("clicked(bool)", False)
+    assert application.manager.layout == usual
+    assert set(shown_texts(application).values()) == {"2021-09-07, 2 of 2"}
+    assert not window.ui.layoutButton.checked
+    window.ui.layoutButton.emit("clicked(bool)", True)
+    assert side_by_side.is_ours(application.manager.layout)
+    window.ui.removeResultButton.click()
+    assert application.manager.layout == usual
+
+
+def test_a_layout_that_is_chosen_in_slicer_is_followed(window: Any, patient: int, application: Application) -> None:
+    fill(window)
+    predict(window)
+    ours = application.manager.layout
+    application.manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
+    tick()
+    assert not window.ui.layoutButton.checked
+    assert shown_texts(application) == {"Red": "2021-09-07, 2 of 2"}
+    application.manager.setLayout(ours)
+    tick()
+    assert window.ui.layoutButton.checked
+
+
+def test_views_that_change_their_size_are_fitted_again(
+    window: Any, patient: int, application: Application, scene: Any
+) -> None:
+    fill(window)
+    predict(window)
+    legend = Result.find(scene).node("legend")
+    for size in ((200, 300), (400, 500)):
+        for name in ("HCCNet1", "HCCNet2"):
+            application.manager.node(name).SetDimensions(*size, 1)
+        tick()
+        assert np.array(legend.GetSize()) * size == pytest.approx((32, 110))
+
+
+def test_closing_the_scene_leads_back_to_the_usual_layout_and_keeps_nothing_alive(
+    window: Any, patient: int, application: Application, scene: Any
+) -> None:
+    usual = application.manager.layout
+    fill(window)
+    predict(window)
+    tree, segmentation = vtk.vtkWeakReference(), scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "liver")
+    window.ui.examTable.selectRow(1)
+    window.ui.liverSelector.pick(segmentation)
+    tick()
+    tree.Set(hierarchy(scene))
+    del segmentation
+    window.logic.predictions.begun.clear()
+    scene.Clear(False)
+    tick()
+    assert tree.Get() is None
+    assert application.manager.layout == usual
+
+
+def test_maps_that_are_left_for_later_are_built_before_they_are_missed(window: Any, patient: int, scene: Any) -> None:
+    fill(window)
+    predict(window)
+    predictions = window.logic.predictions
+    for act in (
+        lambda: window.ui.kindComboBox.pick("What lowers the output"),
+        lambda: scene.InvokeEvent(slicer.vtkMRMLScene.StartSaveEvent),
+        window.ui.exportMapsButton.click,
+    ):
+        FileDialog.answer, predictions.completed = "/nowhere", 0
+        act()
+        assert predictions.completed == 1
+
+
+def test_a_liver_that_is_chosen_is_outlined_on_its_exam(
+    window: Any, patient: int, application: Application, scene: Any
+) -> None:
+    fill(window)
+    liver = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "liver")
+    window.ui.examTable.selectRow(1)
+    window.ui.liverSelector.pick(liver)
+    tick()
+    red = application.manager.node("Red").GetID()
+    assert scene.GetNodeByID(application.composites["Red"].GetBackgroundVolumeID()).GetName().endswith(DATES[1])
+    assert liver.GetDisplayNode().GetVisibility(red)
+    application.composites["Red"].SetBackgroundVolumeID(scene.GetFirstNodeByName("DWI_b0 2021-03-04").GetID())
+    assert not liver.GetDisplayNode().GetVisibility(red)
+    window.ui.liverSelector.pick(None)
+    tick()
+    assert liver.GetDisplayNode().GetVisibility(red)
+
+
+def test_tab_goes_through_the_table_from_row_to_row(window: Any, patient: int) -> None:
+    fill(window)
+    columns = (USE, DATE, *range(FIRST, FIRST + 4))
+    cells = [window.ui.examTable, *(cell(window, row, column) for row in (0, 1) for column in columns)]
+    order = sys.modules["qt"].QWidget.order[-len(cells) + 1 :]
+    assert [tuple(map(id, pair)) for pair in order] == [tuple(map(id, pair)) for pair in itertools.pairwise(cells)]
+
+
+def test_the_panel_is_never_narrower_than_its_content(window: Any) -> None:
+    assert window.ui.scrollArea.minimumWidth == 375
+
+
+@pytest.mark.parametrize(
+    ("spread", "widths"),
+    [
+        ((0.08, 0.12, 0.2), ["8.0%", "4.0%", "8.0%", "80.0%"]),
+        ((0.0, 0.0, 0.0), ["0.5%", "100.0%"]),
+        ((0.5, 0.5, 0.5), ["50.0%", "0.5%", "50.0%"]),
+        ((0.9, 0.97, 1.0), ["90.0%", "7.0%", "3.0%"]),
+    ],
+)
+def test_the_bar_runs_from_0_to_100_percent(window: Any, spread: Any, widths: list[str]) -> None:
+    bar = importlib.import_module("HCCNetWindow.result_panel").spread_bar(*spread)
+    assert re.findall(r'<td width="([^"]+)"', bar) == widths
+
+
+def test_close_exams_do_not_write_their_dates_over_each_other(window: Any) -> None:
+    labelled = importlib.import_module("HCCNetWindow.views").labelled
+    days = [datetime.date(2015, 1, 1), datetime.date(2021, 1, 1), datetime.date(2021, 2, 1), datetime.date(2021, 9, 1)]
+    assert labelled(days) == [days[0], days[3]]
+    assert labelled(days[:1]) == days[:1]
+
+
 def test_report_table_and_maps_are_saved(window: Any, patient: int, tmp_path: Path) -> None:
     fill(window)
     predict(window)
@@ -862,7 +1012,7 @@ def test_what_broken_off_predictions_left_can_be_removed(window: Any, applicatio
         (folder / "exam.nii").write_bytes(b"0" * 2_000_000)
     os.utime(old, (time.time() - 2e5,) * 2)
     window.ui.setupButton.click()
-    assert window.ui.temporaryLabel.text == "2.0 MB, left by predictions that broke off"
+    assert window.ui.temporaryLabel.text == "2.0 MB left over"
     window.ui.clearTemporaryButton.click()
     assert not old.exists()
     assert young.exists()  # another Slicer may be predicting from it

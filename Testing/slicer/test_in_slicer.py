@@ -2,95 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
-import unittest
 from pathlib import Path
 from typing import Any
 
 import slicer
 import slicer.util
-
-CHANNELS = ("DWI_b0", "DWI_b150", "DWI_b400", "DWI_b800")
-DATES = ["2021-03-04", "2021-09-07", "2022-04-20", "2023-01-11"]
-WIDGETS = (
-    *("researchLabel", "fillButton", "addFolderButton", "examTable", "bundleComboBox", "predictButton", "cancelButton"),
-    *("progressBar", "resultLabel", "resultTable", "thresholdSlider", "opacitySlider", "removeResultButton"),
-)
-
-
-def module() -> Any:
-    """The module's main script as it is loaded now: a reload makes another."""
-    return sys.modules["HCCNet"]
-
-
-def sample_patient() -> Path:
-    import HCCNetLib
-
-    return Path(HCCNetLib.__file__).resolve().parent / "samples" / "RA01"
-
-
-def let_slicer_work(seconds: float = 0.2) -> None:
-    """What waits for the event loop happens."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        slicer.app.processEvents()
-        time.sleep(0.01)
-
-
-def slice_logics() -> list[Any]:
-    """Of the slice views that can be seen."""
-    layout = slicer.app.layoutManager()
-    return [layout.sliceWidget(name).sliceLogic() for name in layout.sliceViewNames()]
-
-
-class InSlicer(unittest.TestCase):
-    """Each test begins and ends with an empty scene."""
-
-    def setUp(self) -> None:
-        slicer.mrmlScene.Clear()
-        self.addCleanup(slicer.mrmlScene.Clear)
-        self.logic = module().HCCNetLogic()
-        self.addCleanup(self.logic.close)
-
-    def load(self) -> Any:
-        """The sample patient's table; a package that is missing is a failure in words, not an error with a traceback."""
-        return self.in_words(lambda: self.logic.load_folder(sample_patient()))
-
-    def predict(self, table: Any) -> Any:
-        return self.in_words(lambda: self.logic.predict(table))
-
-    def in_words(self, do: Any) -> Any:
-        from HCCNetSlicer.dependencies import DependencyError
-
-        try:
-            return do()
-        except DependencyError as error:
-            raise self.failureException(f"This Slicer lacks what prediction needs. {error}") from None
-
-    def nodes(self) -> list[str]:
-        """What lies in the scene, without what Slicer itself may add at any time."""
-        collection = slicer.mrmlScene.GetNodes()
-        every = [collection.GetItemAsObject(n) for n in range(collection.GetNumberOfItems())]
-        return sorted(node.GetID() for node in every if not node.GetHideFromEditors())
-
-    def assert_shown(self, result: Any, index: int) -> None:
-        """Every slice view shows the exam and its own map."""
-        exam = result.record.exams[index]
-        image, overlay = result.volume(index, exam["shown"]), result.map_node(index)
-        self.assertIsNotNone(image)
-        self.assertIsNotNone(overlay)
-        let_slicer_work()
-        logics = slice_logics()
-        self.assertGreater(len(logics), 0)
-        for logic in logics:
-            composite = logic.GetSliceCompositeNode()
-            self.assertEqual(composite.GetBackgroundVolumeID(), image.GetID())
-            self.assertEqual(composite.GetForegroundVolumeID(), overlay.GetID())
-            # What is drawn, not only what is asked for.
-            self.assertEqual(logic.GetBackgroundLayer().GetVolumeNode().GetID(), image.GetID())
-            self.assertEqual(logic.GetForegroundLayer().GetVolumeNode().GetID(), overlay.GetID())
+from in_slicer import CHANNELS, DATES, InSlicer, let_slicer_work, module, slice_widgets
 
 
 class PredictionTest(InSlicer):
@@ -116,8 +35,8 @@ class PredictionTest(InSlicer):
         let_slicer_work()
         self.assertIsNone(self.logic.result())
         self.assertEqual(self.nodes(), before)
-        for logic in slice_logics():
-            self.assertNotIn(logic.GetSliceCompositeNode().GetForegroundVolumeID(), maps)
+        for widget in slice_widgets():
+            self.assertNotIn(widget.mrmlSliceCompositeNode().GetForegroundVolumeID(), maps)
 
     def test_a_cancelled_prediction_leaves_nothing_and_the_next_one_works(self) -> None:
         table = self.load()
@@ -219,7 +138,7 @@ class SampleDataTest(InSlicer):
                 self.assertEqual(set(table.statuses(table.problems()).values()), {"ready"})
                 let_slicer_work()
                 latest = table.exams()[-1].volumes["DWI_b0"].GetID()
-                shown = {logic.GetSliceCompositeNode().GetBackgroundVolumeID() for logic in slice_logics()}
+                shown = {widget.mrmlSliceCompositeNode().GetBackgroundVolumeID() for widget in slice_widgets()}
                 self.assertEqual(shown, {latest})
 
     def test_slicers_functions_for_scripts_bring_volumes(self) -> None:
@@ -243,119 +162,3 @@ class SampleDataTest(InSlicer):
         for exam in table.exams():
             self.assertEqual(tuple(exam.volumes), CHANNELS)
         return table
-
-
-class WindowTest(InSlicer):
-    """The module's panel."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        slicer.util.selectModule("HCCNet")
-        let_slicer_work()
-        self.widget = slicer.modules.hccnet.widgetRepresentation().self()
-
-    def part(self, name: str, window: Any = None) -> Any:
-        """A widget of a window by its name in the .ui file."""
-        return getattr((window or self.widget).ui, name)
-
-    def test_the_window_opens_and_has_its_parts(self) -> None:
-        self.assertEqual(slicer.util.selectedModule(), "HCCNet")
-        missing = [name for name in WIDGETS if not hasattr(self.widget.ui, name)]
-        self.assertEqual(missing, [])
-
-    def test_the_result_is_said_to_be_research_before_anything_is_done(self) -> None:
-        self.assertIn("research", self.part("researchLabel").text.lower())
-
-    def test_the_logic_is_found_as_the_documentation_says(self) -> None:
-        self.assertIsInstance(slicer.util.getModuleLogic("HCCNet"), module().HCCNetLogic)
-
-    def test_the_window_outlives_a_closed_scene(self) -> None:
-        slicer.mrmlScene.Clear()
-        let_slicer_work()
-        slicer.util.selectModule("Data")
-        slicer.util.selectModule("HCCNet")
-        let_slicer_work()
-        self.assertTrue(self.part("fillButton").visible)
-
-    def test_a_second_window_has_parts_of_its_own(self) -> None:
-        # Slicer's module keeps it and deletes it at the end; the newest takes this name from the first.
-        self.addCleanup(setattr, slicer.modules, "HCCNetWidget", slicer.modules.HCCNetWidget)
-        second = slicer.util.getNewModuleWidget("HCCNet")
-        let_slicer_work()
-        self.assertIsNot(second, self.widget)
-        self.part("fillButton", second).setProperty("whose", "second")
-        self.assertIsNone(self.part("fillButton").property("whose"))
-
-    def wait_for(self, condition: Any, seconds: float = 120) -> None:
-        end = time.monotonic() + seconds
-        while not condition() and time.monotonic() < end:
-            let_slicer_work(0.05)
-        self.assertTrue(condition(), self.part("errorLabel").text)
-
-    def fill(self) -> None:
-        """The sample patient in the scene and in the table, by the buttons."""
-        self.load()
-        self.part("fillButton").click()
-        self.wait_for(lambda: self.part("examTable").rowCount == len(DATES))
-
-    def test_the_first_prediction_goes_as_the_documentation_walks_through_it(self) -> None:
-        self.fill()
-        table = self.part("examTable")
-        self.assertEqual([table.cellWidget(n, 1).date.toString("yyyy-MM-dd") for n in range(4)], DATES)
-        self.assertTrue(self.part("predictButton").enabled, self.part("predictButton").toolTip)
-        self.part("predictButton").click()
-        self.assertTrue(self.part("cancelButton").enabled, self.part("errorLabel").text)
-        self.wait_for(lambda: not self.part("cancelButton").enabled)
-        self.assertIn("no meaning for this patient", self.part("resultLabel").text)
-        result = self.widget.logic.result()
-        for index in (0, 3):
-            self.part("resultTable").selectRow(index)
-            self.assert_shown(result, index)
-            for name in slicer.app.layoutManager().sliceViewNames():
-                view = slicer.app.layoutManager().sliceWidget(name).sliceView()
-                self.assertIn(DATES[index], view.cornerAnnotation().GetText(7))
-        self.part("thresholdSlider").value = 0.5
-        let_slicer_work()
-        self.assertAlmostEqual(result.map_node(3).GetDisplayNode().GetLowerThreshold(), 0.5)
-        self.part("removeResultButton").click()
-        let_slicer_work()
-        self.assertIsNone(self.widget.logic.result())
-
-    def test_cancel_in_the_window_lets_predict_again(self) -> None:
-        self.fill()
-        self.part("predictButton").click()
-        self.wait_for(lambda: self.part("progressBar").value > 0)
-        begun = time.monotonic()
-        self.part("cancelButton").click()
-        self.assertLess(time.monotonic() - begun, 2)
-        self.assertTrue(self.part("predictButton").enabled)
-        self.assertEqual(self.part("statusLabel").text, "Cancelled.")
-
-    def test_the_table_answers_to_the_user_alone(self) -> None:
-        self.fill()
-        table = self.part("examTable")
-        chosen = self.widget.exams.table.rows[0].cells["DWI_b0"].node
-        slicer.mrmlScene.RemoveNode(chosen)
-        let_slicer_work()
-        self.assertIsNone(self.widget.exams.table.rows[0].cells["DWI_b0"].node)
-        self.assertEqual(table.cellWidget(0, 3).currentIndex, 0)
-        self.assertFalse(self.part("predictButton").enabled)
-        import qt
-
-        table.cellWidget(1, 1).setDate(qt.QDate(2021, 9, 8))
-        let_slicer_work()
-        self.assertEqual(self.widget.exams.table.rows[1].date.isoformat(), "2021-09-08")
-
-    def test_a_patient_can_be_chosen_of_several(self) -> None:
-        self.load()
-        self.load()
-        self.part("fillButton").click()
-        let_slicer_work()
-        self.assertIn("2 patients", self.part("errorLabel").text)
-        tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-        item = tree.GetItemByName(sample_patient().name)
-        self.part("patientSelector").setCurrentItem(item)
-        let_slicer_work()
-        self.assertEqual(self.part("patientSelector").currentItem(), item)
-        self.part("fillButton").click()
-        self.wait_for(lambda: self.part("examTable").rowCount == len(DATES))
