@@ -149,8 +149,12 @@ class HCCNetWidget(ScriptedLoadableModuleWidget):
             self._of_scene.add(scene, event, self._nodes_changed)
         self._take_parameters()
         self.result.request_restore()
-        contents, bar = self.ui.contents, self.ui.scrollArea.verticalScrollBar()
-        self.ui.scrollArea.setMinimumWidth(contents.minimumSizeHint.width() + bar.sizeHint.width())
+        self._fit_width()
+
+    def _fit_width(self) -> None:
+        """What is scrolled up and down must never be cut off at its side, however large the letters are."""
+        bar = self.ui.scrollArea.verticalScrollBar()
+        self.ui.scrollArea.setMinimumWidth(self.ui.contents.minimumSizeHint.width() + bar.sizeHint.width())
 
     def cleanup(self) -> None:
         """Slicer closes, or the module is reloaded: timers tick on if nobody stops them."""
@@ -168,6 +172,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget):
     def enter(self) -> None:
         """The user opens the module."""
         if self.result is not None:  # else the window could not be built, and Slicer has said why
+            self._fit_width()
             self._take_parameters()
 
     def exit(self) -> None:
@@ -241,7 +246,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget):
         self._of_hierarchy.clear()
         self._of_livers.clear()
         self._outlines.leave()
-        self.result.scene_closes()
+        self.result.forget()
         self.exams.table.clear()
 
     def _scene_is_another(self, caller: Any, event: str) -> None:
@@ -320,7 +325,7 @@ class HCCNetWidget(ScriptedLoadableModuleWidget):
             self.advanced.set_running(running)
 
     def _show_result(self) -> None:
-        self.result.find()
+        self.result.find(side_by_side=True)
         self.exams.request_update()
 
     def _stale_reasons(self, result: Result) -> Sequence[str]:

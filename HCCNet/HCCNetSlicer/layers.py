@@ -19,6 +19,7 @@ Points = NDArray[np.float64]
 
 _LEGEND_PIXELS = (32, 110)  # Slicer derives the size of the letters from the width: about 13 pixels
 _LEGEND_LABELS = 3
+_VIEWS = "HCCNet.views"  # on a legend: how many views there were when it was made
 _LEGEND_HEIGHT = 0.3  # above the bottom of the view, whose top carries the exam's date
 
 
@@ -272,10 +273,15 @@ def update_legend(record: Record) -> None:
     if node is None:
         hide_lone_legend(record)
         return
+    views = str(len(slice_nodes(record.scene)))
+    if legend is not None and legend.GetAttribute(_VIEWS) != views:
+        remove_legend(record)
+        legend = None
     if legend is None:
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
         legend.SetName("HCCNet legend")
         legend.SetNumberOfLabels(_LEGEND_LABELS)
+        legend.SetAttribute(_VIEWS, views)
         record.own("legend", legend)
     elif legend.GetDisplayableNode() is not node:
         _detach(legend)
@@ -285,6 +291,13 @@ def update_legend(record: Record) -> None:
     legend.SetVisibility(True)
     fit_legend(record)
     legend.Modified()  # a legend that came to another volume is not drawn anew by itself
+
+
+def remove_legend(record: Record) -> None:
+    """Removes the legend, so that the next one is drawn in all views: Slicer's views draw only legends that came after them."""
+    legend = record.get("legend")
+    if legend is not None:
+        record.scene.RemoveNode(legend)
 
 
 def fit_legend(record: Record) -> None:

@@ -431,6 +431,7 @@ class Result:
         """
         for role, chart in result_nodes.charts(self.prediction).items():
             self._mend_chart(self.node(role), chart)
+        layers.remove_legend(self._live)
         return self.show_exam(self.shown_index, kind=self.shown_kind)
 
     def _mend_chart(self, node: Any, chart: result_nodes.Chart) -> None:

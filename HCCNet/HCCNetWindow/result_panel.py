@@ -101,8 +101,12 @@ class ResultPanel:
     # ------------------------------------------------------------ which result
 
     @_told
-    def find(self) -> None:
-        """Takes the scene's result, as it is after a prediction or in a scene that was opened; shows one that is new."""
+    def find(self, side_by_side: bool = False) -> None:
+        """Takes the scene's result, as it is after a prediction or in a scene that was opened; shows one that is new.
+
+        Args:
+            side_by_side: shows a new one in the exams' own layout; else the layout stays, as it was saved.
+        """
         found = Result.find(self._scene)
         if found is not None and self.result is not None and found.record.node is self.result.record.node:
             self.request_stale_check()
@@ -115,7 +119,7 @@ class ResultPanel:
         self._fill(self.result)
         self.result.observe(self._stale_later.start)
         views.link()
-        self._show_layout(True)
+        self._show_layout(side_by_side or self._layouts.is_side_by_side)
         self.show(self.result.shown_index)
         self.look_whether_stale()
         self._scroll_later.start()
@@ -143,21 +147,18 @@ class ResultPanel:
         self._show_layout(False)
         remove_all(self._scene)
 
-    def scene_closes(self) -> None:
-        """Shows no result, and the usual layout: side by side there is nothing to see any more."""
-        self.forget()
-        self._show_layout(False)
-
     def request_restore(self) -> None:
         """Mends soon what a scene loses when it is opened: only once it is whole."""
         self._restore_later.start()
 
     @_told
     def restore(self) -> None:
-        """Mends what charts lose when a scene is opened, and shows again what was shown."""
+        """Mends what charts lose when a scene is opened, and shows again what was shown; without a result, the usual layout."""
         if self._scene.IsBatchProcessing():
             self._restore_later.start()
-        elif self.result is not None:
+        elif self.result is None:
+            self._show_layout(False)
+        else:
             self.result.restore()
             self.show(self.result.shown_index)
 

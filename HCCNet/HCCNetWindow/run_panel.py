@@ -130,6 +130,7 @@ class RunPanel:
 
     def clear_error(self) -> None:
         """Shows no error."""
+        self._ui.errorLabel.setText("")
         for widget in (self._ui.errorLabel, self._ui.errorDetailsButton, self._ui.errorDetailsText):
             widget.setVisible(False)
 

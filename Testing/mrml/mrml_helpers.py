@@ -37,6 +37,17 @@ def add_file(scene: Any, path: Path, name: str | None = None) -> Any:
     return add_volume(scene, name or path.name.split(".")[0], np.asarray(image.dataobj), image.affine)
 
 
+def load_volume(scene: Any, file: str, name: str) -> Any:
+    """Loads a volume as ``slicer.util.loadVolume`` does, by Slicer's own reader."""
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GetUniqueNameByString(name))
+    storage = scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+    storage.SetFileName(file)
+    assert storage.ReadData(node)
+    node.SetAndObserveStorageNodeID(storage.GetID())
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
 def hierarchy(scene: Any) -> Any:
     """The scene's subject hierarchy."""
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)

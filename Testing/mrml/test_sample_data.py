@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import slicer
 import slicer.util
-from mrml_helpers import hierarchy
+from mrml_helpers import hierarchy, load_volume
 
 import HCCNetLib
 from HCCNetLib.readers import read_input
@@ -88,13 +88,7 @@ class Loader:
         assert set(properties) == {"name", "show"}
         if self.broken and filename.endswith(self.broken):
             raise RuntimeError(f"Failed to load node from file: {filename}")
-        name = self.scene.GetUniqueNameByString(properties["name"])  # as Slicer does
-        node = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        storage = self.scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
-        storage.SetFileName(filename)
-        assert storage.ReadData(node)
-        node.SetAndObserveStorageNodeID(storage.GetID())
-        node.CreateDefaultDisplayNodes()
+        node = load_volume(self.scene, filename, properties["name"])
         if properties["show"]:
             self.shown.append(node.GetName())
         return node

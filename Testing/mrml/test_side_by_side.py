@@ -162,10 +162,10 @@ def test_the_legend_is_small_in_one_view_and_on_the_side_without_the_peak(
     """In the running Slicer its letters were 25 pixels high, on all views and over the date."""
     written = Written(maps={("towards", i): spot(SHAPE, (6 if i == 0 else 34, 18, 6)) for i in range(4)})
     result = show(scene, manager, tmp_path, written)
-    legend = result.node("legend")
     for index, is_left in ((3, False), (0, True)):  # voxels run to the patient's left, which is the picture's right
         result.show_exam(index)
         result.show_side_by_side()
+        legend = result.node("legend")
         assert list(legend.GetViewNodeIDs()) == [manager.node(f"HCCNet{index + 1}").GetID()]
         width, height = np.array(legend.GetSize()) * SIZE
         assert (width, height) == pytest.approx((32, 110))
@@ -176,6 +176,28 @@ def test_the_legend_is_small_in_one_view_and_on_the_side_without_the_peak(
     manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
     result.fit_views()
     assert list(legend.GetViewNodeIDs()) == [manager.node("Red").GetID()]
+
+
+def test_the_legend_is_made_anew_when_there_are_new_views_and_when_a_scene_was_opened(
+    scene: Any, manager: LayoutManager, tmp_path: Path
+) -> None:
+    """Slicer's views draw only legends that came after them: on a first result, none would be seen side by side."""
+    result = show_result(scene, write_result(tmp_path / "result", Written()), add_exams(scene, Written()), {})
+    added = []
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def note(scene: Any, event: str, node: Any) -> None:
+        if node.IsA("vtkMRMLColorLegendDisplayNode"):
+            added.append(node)
+
+    scene.AddObserver(scene.NodeAddedEvent, note)
+    manager.setLayout(side_by_side.layout_for(4))
+    for _ in range(2):
+        result.show_side_by_side()
+        assert added == [result.node("legend")]
+    result.restore()
+    assert added == [added[0], result.node("legend")]
+    assert scene.GetNumberOfNodesByClass("vtkMRMLColorLegendDisplayNode") == 1
 
 
 # ---------------------------------------------------------------- livers

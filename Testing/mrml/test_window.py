@@ -801,6 +801,25 @@ def test_closing_the_scene_leads_back_to_the_usual_layout_and_keeps_nothing_aliv
     assert application.manager.layout == usual
 
 
+def test_a_scene_that_is_opened_keeps_its_layout_and_a_result_of_a_script_does_too(
+    window: Any, patient: int, application: Application, scene: Any, tmp_path: Path
+) -> None:
+    usual = application.manager.layout
+    fill(window)
+    window.logic.predictions.begin(window.exams.table.exams(), Settings())
+    window.logic.predictions.finish()
+    window.logic.predictions.events.clear()
+    tick()
+    assert window.ui.figureLabel.text == "12.3%"
+    assert application.manager.layout == usual
+    window.ui.layoutButton.emit("clicked(bool)", True)
+    window.logic.predictions.begin(window.exams.table.exams()[:1], Settings())
+    window.logic.predictions.finish()
+    window.logic.predictions.events.clear()
+    tick()
+    assert application.manager.layout == side_by_side.layout_for(1)
+
+
 def test_maps_that_are_left_for_later_are_built_before_they_are_missed(window: Any, patient: int, scene: Any) -> None:
     fill(window)
     predict(window)

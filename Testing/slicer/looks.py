@@ -1,6 +1,6 @@
 """What can be seen of a result: pictures of slice views, and whether date, peak and figure are covered by anything.
 
-Used by the tests in Slicer, by screenshots.py, and by draw_window.py without Slicer.
+Used by the tests in Slicer, by screenshots.py, and by Testing/window/draw_window.py without Slicer.
 """
 
 from __future__ import annotations

@@ -112,6 +112,8 @@ def larger_and_dark(session: Session) -> None:
         larger = qt.QFont(font)
         larger.setPointSizeF(scale * font.pointSizeF())
         slicer.app.setFont(larger)
+        session.wait(0.5)
+        session.widget.enter()  # fits the panel
         session.picture(f"letters-{scale:g}")
     slicer.app.setFont(font)
     dark = qt.QPalette(qt.QColor(50, 50, 50))
