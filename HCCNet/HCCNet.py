@@ -137,12 +137,9 @@ class HCCNetWidget(ScriptedLoadableModuleWidget):
             self.ui, self._settings_changed, temporary_folder(), self._worker_versions, self.logic.close
         )
         self._outlines = LiverOutlines()
-        self.result = ResultPanel(
-            self.ui, slicer.mrmlScene, self._stale_reasons, self.run.tell, self.run.say, self._complete_result
-        )
+        self.result = ResultPanel(self.ui, slicer.mrmlScene, self._stale_reasons, self.run.tell, self.run.say)
         scene, events = slicer.mrmlScene, slicer.vtkMRMLScene
         self._of_scene.add(scene, events.StartCloseEvent, self._scene_starts_to_close)
-        self._of_scene.add(scene, events.StartSaveEvent, lambda *_: self._complete_result())
         for event in (events.EndCloseEvent, events.EndImportEvent):
             self._of_scene.add(scene, event, self._scene_is_another)
         for event in (events.NodeAddedEvent, events.NodeRemovedEvent, events.EndBatchProcessEvent):
@@ -338,11 +335,6 @@ class HCCNetWidget(ScriptedLoadableModuleWidget):
             reasons = result.stale_reasons(settings, quick=True)
             return [*reasons, _("The exams that are chosen now can't be used.")] if self.exams.table.rows else reasons
 
-    def _complete_result(self) -> None:
-        """Builds the maps that the latest prediction left for later: before a scene is saved, none may be missing."""
-        if self.logic is not None:
-            self.logic.complete_result()
-
     def _worker_versions(self) -> dict[str, str]:
         return self.logic.predictions.client.versions
 
@@ -449,11 +441,6 @@ class HCCNetLogic(ScriptedLoadableModuleLogic):
     def result(self) -> Result | None:
         """The result that the scene shows, also one that was saved and opened again."""
         return Result.find(slicer.mrmlScene)
-
-    def complete_result(self) -> None:
-        """Builds the maps that the latest prediction has left for later, so that it can be seen sooner."""
-        if self._predictions is not None:
-            self._predictions.complete()
 
     def remove_result(self) -> None:
         """Removes everything that shows a result, of several and of half-deleted ones too; the exams stay."""

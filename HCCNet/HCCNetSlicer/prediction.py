@@ -185,7 +185,10 @@ class Predictions:
         return self._run is None and self._incomplete is None
 
     def complete(self) -> None:
-        """Builds the maps of the latest result that are not shown first; ``poll`` does it once the result can be seen."""
+        """Builds the maps of the latest result that are not shown first; the next ``poll`` does it, when the result is seen.
+
+        Not when they are chosen: Slicer does not say when a scene is about to be saved, and none may be missing then.
+        """
         result, self._incomplete = self._incomplete, None
         if result is not None:
             result.complete()

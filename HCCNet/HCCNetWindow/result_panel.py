@@ -58,7 +58,6 @@ class ResultPanel:
         stale: reasons why a result is no longer that of what is chosen now.
         tell: shows a sentence as an error; an empty one takes an earlier error away.
         say: shows where things stand.
-        complete: builds the maps that the latest prediction left for later.
     """
 
     def __init__(
@@ -68,11 +67,10 @@ class ResultPanel:
         stale: Callable[[Result], Sequence[str]],
         tell: Callable[[str], None],
         say: Callable[[str], None],
-        complete: Callable[[], None],
     ) -> None:
         self.result: Result | None = None
         self._ui, self._scene, self._stale, self.tell = ui, scene, stale, tell
-        self._say, self._complete = say, complete
+        self._say = say
         self._stale_later = timer(_STALE_MS, self.look_whether_stale, once=True)
         self._find_later = timer(0, self.find, once=True)
         self._fit_later = timer(0, self.fit_views, once=True)
@@ -270,7 +268,6 @@ class ResultPanel:
             self.show(index)
 
     def _kind_chosen(self, index: int) -> None:
-        self._complete()
         if self.result is not None:
             self.show(self.result.shown_index)
 
@@ -300,7 +297,6 @@ class ResultPanel:
         if self.result is None:
             return
         self.tell("")
-        self._complete()
         try:
             count = len(write(self.result, path))
         except OSError as error:

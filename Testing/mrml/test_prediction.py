@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import slicer
+import vtk
 from mrml_helpers import add_file, matrix
 from result_helpers import save
 from slicer_fakes import modules
@@ -633,3 +635,61 @@ def test_the_scene_does_not_keep_predictions_that_nobody_refers_to(scene: Any, c
     assert reference() is None
     scene.Clear(True)
     client.cancel()
+
+
+# ---------------------------------------------------------------- seen soon, whole a moment later
+
+
+def poll_until_shown(predictions: Predictions) -> Result:
+    while True:
+        for event in predictions.poll():
+            if isinstance(event, Shown):
+                return event.result
+            assert not isinstance(event, Failure), event
+        time.sleep(0.02)
+
+
+def test_the_map_that_is_seen_comes_first_and_the_others_with_the_next_look(
+    scene: Any, predictions: Predictions
+) -> None:
+    predictions.begin(one_exam(scene).exams(), Settings())
+    result = poll_until_shown(predictions)
+    assert result.map_node(0) is not None
+    assert result.map_node(0, "against") is None
+    assert not predictions.is_complete
+    assert predictions.poll() == []
+    assert result.map_node(0, "against") is not None
+    assert predictions.is_complete
+    display = result.map_node(0, "against").GetDisplayNode()
+    assert display.GetLowerThreshold() == pytest.approx(result.threshold)
+
+
+def test_a_result_that_is_removed_at_once_gets_no_further_maps(scene: Any, predictions: Predictions) -> None:
+    predictions.begin(one_exam(scene).exams(), Settings())
+    poll_until_shown(predictions).remove()
+    count = scene.GetNumberOfNodes()
+    predictions.poll()
+    assert scene.GetNumberOfNodes() == count
+
+
+def test_views_and_lists_follow_once_when_a_result_is_built(
+    scene: Any, predictions: Predictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[int] = []
+    application = types.SimpleNamespace(
+        pauseRender=lambda: paused.append(1), resumeRender=lambda: paused.pop(), processEvents=lambda: None
+    )
+    monkeypatch.setattr("slicer.app", application, raising=False)
+    ends, seen = [], []
+    scene.AddObserver(scene.EndBatchProcessEvent, lambda *_: ends.append(True))
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def added(scene: Any, event: str, node: Any) -> None:
+        seen.append((bool(scene.IsBatchProcessing()), bool(paused)))
+
+    predictions.begin(one_exam(scene).exams(), Settings())
+    scene.AddObserver(scene.NodeAddedEvent, added)
+    predictions.wait()
+    assert len(ends) == 2  # what is seen first, and the other maps
+    assert sum(batch and pause for batch, pause in seen) >= len(seen) - 1  # all but the legend
+    assert paused == []

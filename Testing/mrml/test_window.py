@@ -51,7 +51,6 @@ class FakePredictions:
         self.begun: list[tuple[Any, Settings]] = []
         self.is_running = False
         self.is_complete = True
-        self.completed = 0
         self.closed = 0
         self.events: list[Any] = []
         self.client = types.SimpleNamespace(versions={"torch": "2.13"})
@@ -63,9 +62,6 @@ class FakePredictions:
     def poll(self) -> list[Any]:
         events, self.events = self.events, []
         return events
-
-    def complete(self) -> None:
-        self.completed += 1
 
     def cancel(self) -> None:
         self.is_running = False
@@ -818,20 +814,6 @@ def test_a_scene_that_is_opened_keeps_its_layout_and_a_result_of_a_script_does_t
     window.logic.predictions.events.clear()
     tick()
     assert application.manager.layout == side_by_side.layout_for(1)
-
-
-def test_maps_that_are_left_for_later_are_built_before_they_are_missed(window: Any, patient: int, scene: Any) -> None:
-    fill(window)
-    predict(window)
-    predictions = window.logic.predictions
-    for act in (
-        lambda: window.ui.kindComboBox.pick("What lowers the output"),
-        lambda: scene.InvokeEvent(slicer.vtkMRMLScene.StartSaveEvent),
-        window.ui.exportMapsButton.click,
-    ):
-        FileDialog.answer, predictions.completed = "/nowhere", 0
-        act()
-        assert predictions.completed == 1
 
 
 def test_a_liver_that_is_chosen_is_outlined_on_its_exam(

@@ -354,6 +354,7 @@ class SampleTest(Window):
         self.wait_for(lambda: self.part("predictButton").enabled)
         self.part("predictButton").click()
         self.wait_for(lambda: not self.part("cancelButton").enabled)
+        let_slicer_work(1)
         result = self.widget.logic.result()
         self.assertTrue(self.part("figureLabel").text.endswith("%"), self.part("figureLabel").text)
         self.assertIn("Generated patient", self.part("resultLabel").text)
