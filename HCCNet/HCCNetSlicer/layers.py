@@ -75,12 +75,15 @@ def bring_into_view(views: Iterable[Any], volume: Any, overlay: Any = None) -> N
         node.JumpSliceByCentering(*place)
 
 
-def jump_to(scene: Any, point: Sequence[float]) -> None:
-    """Moves the views that show one exam at a time to a point, RAS mm."""
+def jump_to(scene: Any, point: Points) -> None:
+    """Moves the slices that show one exam at a time to a point, RAS mm; a view that is zoomed past it is centred at it."""
     for composite in usual_composites(scene):
         view = _slice_node(composite)
         if view is not None:
-            view.JumpSliceByCentering(*point)
+            view.JumpSliceByOffsetting(*point)
+            pixel, size = _pixel(view, point), view.GetDimensions()[:2]
+            if (pixel < 0).any() or (pixel > size).any():
+                view.JumpSliceByCentering(*point)
 
 
 def show_volume(scene: Any, volume: Any) -> None:

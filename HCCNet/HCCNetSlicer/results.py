@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 
 from HCCNetSlicer import layers, placement, result_nodes, staleness
@@ -290,7 +291,7 @@ class Result:
         """Moves the views of one exam to the peak of the exam shown last, where its map shows what raises the output."""
         peak = self.prediction["exams"][self.shown_index]["peak"]
         if peak is not None and self.shown_kind == TOWARDS.key:
-            layers.jump_to(self._live.scene, peak["mm"])
+            layers.jump_to(self._live.scene, np.array(peak["mm"]))
 
     def fit_views(self) -> None:
         """Brings the exams side by side onto one scale again, and gives the legend its size, after views changed theirs."""

@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 from HCCNetSlicer.export import write_maps, write_report, write_table
 from HCCNetSlicer.results import Result, ResultError, remove_all
+from HCCNetSlicer.side_by_side import MOST
 from HCCNetWindow import views
 from HCCNetWindow.helpers import choose, set_header, timer
 
@@ -89,7 +90,7 @@ class ResultPanel:
         ui.thresholdSlider.connect("valueChanged(double)", self.set_threshold)
         ui.opacitySlider.connect("valueChanged(double)", self.set_opacity)
         ui.fieldCheckBox.connect("toggled(bool)", self.show_field)
-        ui.layoutButton.connect("clicked(bool)", self.show_side_by_side)
+        ui.layoutButton.connect("clicked()", self.change_layout)
         ui.removeResultButton.connect("clicked()", self.remove)
         ui.exportReportButton.connect("clicked()", self.export_report)
         ui.exportTableButton.connect("clicked()", self.export_table)
@@ -118,7 +119,7 @@ class ResultPanel:
         self.result.observe(self._stale_later.start)
         views.link()
         self._show_layout(side_by_side or self._layouts.is_side_by_side)
-        self.show(self.result.shown_index)
+        self.show(self.result.shown_index, fit=True)
         self.look_whether_stale()
         self._scroll_later.start()
 
@@ -199,12 +200,19 @@ class ResultPanel:
     # ------------------------------------------------------------ what the views show
 
     @_told
-    def show(self, index: int) -> None:
-        """Shows an exam with its map, at the map's peak, and all exams at that place where they are side by side."""
+    def show(self, index: int, fit: bool = False) -> None:
+        """Shows an exam with its map, at the map's peak, and all exams at that place where they are side by side.
+
+        Args:
+            index: of the exam.
+            fit: zooms the views to the whole exam first; else they keep their zoom.
+        """
         if self.result is None:
             return
         result = self.result
         missing = result.show_exam(index, kind=KINDS[max(self._ui.kindComboBox.currentIndex, 0)])
+        if fit:
+            views.fit()
         result.jump_to_peak()
         self._ui.mapLabel.setText(result.map_words())
         self.show_around()
@@ -213,10 +221,11 @@ class ResultPanel:
     @_told
     def show_around(self) -> None:
         """Shows what depends on the layout: the exams side by side, the dates on the views, the legend."""
-        self._ui.layoutButton.setChecked(self._layouts.is_side_by_side)
+        is_side_by_side = self._layouts.is_side_by_side
+        self._ui.layoutButton.setText(_("One e&xam at a time") if is_side_by_side else _("E&xams side by side"))
         if self.result is None or not self.result.is_in_scene:
             return
-        if self._layouts.is_side_by_side:
+        if is_side_by_side:
             self.result.show_side_by_side()
         self._stamps.show(self.result.view_texts())
         self.fit_views()
@@ -247,10 +256,10 @@ class ResultPanel:
             self.result.show_field(visible)
 
     @_told
-    def show_side_by_side(self, side_by_side: bool) -> None:
+    def change_layout(self) -> None:
         """Shows all exams side by side and the risk over time, or the layout that the user had before."""
         if self.result is not None:
-            self._show_layout(side_by_side)
+            self._show_layout(not self._layouts.is_side_by_side)
             self.show(self.result.shown_index)
 
     def _show_layout(self, side_by_side: bool) -> None:
@@ -326,6 +335,9 @@ class ResultPanel:
             lines = [headline.line, *result.notices]
             if result.others:
                 lines.append(_("The scene holds {count} results; this is one of them.").format(count=result.others + 1))
+            count = len(result.exam_dates)
+            if count > MOST:
+                lines.append(_("Side by side: the latest {most} of {count} exams.").format(most=MOST, count=count))
             self._ui.figureLabel.setText(headline.figure)
             self._ui.resultLabel.setText("\n".join(lines))
             self._ui.resultLabel.setToolTip(result.sentence())

@@ -145,6 +145,11 @@ def link() -> None:
         widget.mrmlSliceCompositeNode().SetLinkedControl(True)
 
 
+def fit() -> None:
+    """Lets every slice view show the whole of its exam."""
+    _manager().resetSliceViews()
+
+
 def show_chart(chart: Any, dates: Sequence[datetime.date]) -> None:
     """Shows a chart in the chart's view of the layout, if it has one, with dates along its axis."""
     manager = _manager()

@@ -7,6 +7,7 @@ import types
 import unittest
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
 
@@ -164,6 +165,16 @@ class LayoutManager:
     def composite(self, name: str) -> Any:
         nodes = self._nodes("vtkMRMLSliceCompositeNode")
         return next((node for node in nodes if node.GetLayoutName() == name), None)
+
+    def resetSliceViews(self) -> None:  # noqa: N802
+        """Zooms as Slicer's logic does it."""
+        for name in self.sliceViewNames():
+            volume = self.scene.GetNodeByID(self.composite(name).GetBackgroundVolumeID() or "")
+            if volume is not None:
+                bounds = np.zeros(6)
+                volume.GetRASBounds(bounds)
+                self.node(name).SetFieldOfView(*np.full(2, np.ptp(bounds.reshape(3, 2), axis=1).max()), 1)
+                self.node(name).JumpSliceByCentering(*bounds.reshape(3, 2).mean(axis=1))
 
     def sliceWidget(self, name: str) -> Any:  # noqa: N802
         return types.SimpleNamespace(

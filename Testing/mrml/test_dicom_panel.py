@@ -187,7 +187,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDatabase:
 
 @pytest.fixture
 def panel_class(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The panel's class, with Qt as far as it goes there."""
+    """The panel's class, with the parts of Qt that it uses."""
     qt: Any = qt_fakes.module()
     qt.QTreeWidgetItem = TreeItem
     qt.Qt.Checked, qt.Qt.PartiallyChecked, qt.Qt.Unchecked, qt.Qt.UserRole = CHECKED, PARTLY, UNCHECKED, 256

@@ -171,6 +171,13 @@ def add_exams(scene: Any, patient: int, dates: tuple[str, ...] = DATES) -> int:
     return patient
 
 
+def to_pixel(view: Any, point: Any) -> list[float]:
+    """Column, row and distance from the slice of a point, RAS mm."""
+    inverse = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(view.GetXYToRAS(), inverse)
+    return list(inverse.MultiplyPoint((*point, 1.0))[:3])
+
+
 def count_nodes(scene: Any) -> int:
     """How many nodes there are, without the views, which Slicer keeps once a layout has made them."""
     views = ("vtkMRMLAbstractViewNode", "vtkMRMLSliceCompositeNode")
@@ -642,8 +649,12 @@ def test_choosing_an_exam_shows_it_with_its_map_its_date_and_its_peak(
             assert composite.GetLinkedControl()
         assert set(application.texts) == {f"{DATES[row]}, {row + 1} of 2"}
         for name in application.usual:
-            place = [application.manager.node(name).GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
-            assert place == pytest.approx(result.prediction["exams"][row]["peak"]["mm"])
+            view, peak = application.manager.node(name), result.prediction["exams"][row]["peak"]["mm"]
+            x, y, z = to_pixel(view, peak)
+            assert abs(z) < 1e-6  # the slice goes through the peak
+            assert 0 < x < view.GetDimensions()[0]
+            assert 0 < y < view.GetDimensions()[1]
+            assert min(view.GetFieldOfView()[:2]) >= 160  # all of the exam
 
 
 def test_threshold_opacity_and_outline_follow_the_window_and_stay_for_the_next_result(
@@ -735,18 +746,18 @@ def test_a_result_is_shown_side_by_side_with_its_chart_and_one_click_leads_back(
     fill(window)
     predict(window)
     assert side_by_side.is_ours(application.manager.layout)
-    assert window.ui.layoutButton.checked
+    assert window.ui.layoutButton.text == "One e&xam at a time"
     assert shown_texts(application) == {"HCCNet1": "2021-03-04, 1 of 2", "HCCNet2": "2021-09-07, 2 of 2"}
     widget = application.manager.plotWidget(0)
     assert widget.mrmlPlotViewNode().GetPlotChartNodeID() == Result.find(scene).node("chart.risk").GetID()
     axis = widget.plotView().chart().GetAxis(1)
     labels = axis.GetTickLabels()
     assert [labels.GetValue(n) for n in range(labels.GetNumberOfValues())] == list(DATES)
-    window.ui.layoutButton.emit("clicked(bool)", False)
+    window.ui.layoutButton.click()
     assert application.manager.layout == usual
     assert set(shown_texts(application).values()) == {"2021-09-07, 2 of 2"}
-    assert not window.ui.layoutButton.checked
-    window.ui.layoutButton.emit("clicked(bool)", True)
+    assert window.ui.layoutButton.text == "E&xams side by side"
+    window.ui.layoutButton.click()
     assert side_by_side.is_ours(application.manager.layout)
     window.ui.removeResultButton.click()
     assert application.manager.layout == usual
@@ -758,11 +769,11 @@ def test_a_layout_that_is_chosen_in_slicer_is_followed(window: Any, patient: int
     ours = application.manager.layout
     application.manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView)
     tick()
-    assert not window.ui.layoutButton.checked
+    assert window.ui.layoutButton.text == "E&xams side by side"
     assert shown_texts(application) == {"Red": "2021-09-07, 2 of 2"}
     application.manager.setLayout(ours)
     tick()
-    assert window.ui.layoutButton.checked
+    assert window.ui.layoutButton.text == "One e&xam at a time"
 
 
 def test_views_that_change_their_size_are_fitted_again(
@@ -808,7 +819,7 @@ def test_a_scene_that_is_opened_keeps_its_layout_and_a_result_of_a_script_does_t
     tick()
     assert window.ui.figureLabel.text == "12.3%"
     assert application.manager.layout == usual
-    window.ui.layoutButton.emit("clicked(bool)", True)
+    window.ui.layoutButton.click()
     window.logic.predictions.begin(window.exams.table.exams()[:1], Settings())
     window.logic.predictions.finish()
     window.logic.predictions.events.clear()

@@ -200,7 +200,7 @@ class ResultTest(Window):
     def test_the_exams_stand_side_by_side_in_time_and_one_click_leads_back(self) -> None:
         usual = slicer.app.layoutManager().layout
         result = self.predict_in_window()
-        self.assertTrue(self.part("layoutButton").checked)
+        self.assertEqual(self.part("layoutButton").text, "One e&xam at a time")
         widgets = [w for w in slice_widgets(side_by_side=True) if w.mrmlSliceNode().IsMappedInLayout()]
         self.assertEqual(len(widgets), len(DATES))
         for index, widget in enumerate(widgets):
@@ -222,8 +222,8 @@ class ResultTest(Window):
         size = window.size
         self.addCleanup(window.resize, size)
         for side_by_side in (True, False):
-            self.part("layoutButton").setChecked(not side_by_side)
-            self.part("layoutButton").click()
+            if not side_by_side:
+                self.part("layoutButton").click()
             for width, height in ((1700, 1000), (1300, 850)):
                 window.resize(width, height)
                 let_slicer_work(1)

@@ -148,7 +148,7 @@ def module_logics(scene: Any, application: Any) -> Any:
 
 
 def start_slicer(temporary: str) -> Application:
-    """Makes of this Python a Slicer, as far as the module goes."""
+    """Puts everything that the module uses of Slicer into this Python."""
     qt = pythonqt.make_qt()
     qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
     qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, temporary)
@@ -301,7 +301,7 @@ def use_module(application: Application, wanted: argparse.Namespace) -> Sequence
 
 
 def fail(ui: Any, folder: Path) -> None:
-    """Predicts with a worker that dies of its torch, and unfolds what is told about it."""
+    """Predicts with a worker that crashes when it imports torch, and opens the details of the error."""
     (folder / "torch.py").write_text("import os, sys\nprint('Illegal instruction', file=sys.stderr)\nos._exit(132)\n")
     os.environ["PYTHONPATH"] = str(folder)
     ui.predictButton.click()

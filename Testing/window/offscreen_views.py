@@ -1,6 +1,6 @@
 """Slicer's layout manager with its slice and plot views, on real nodes and logics, drawn offscreen by VTK.
 
-What ``qMRMLLayoutManager``, ``qMRMLSliceWidget`` and ``qMRMLPlotView`` do in C++ is said here again, as far as a picture
+What ``qMRMLLayoutManager``, ``qMRMLSliceWidget`` and ``qMRMLPlotView`` do in C++ is repeated here, as far as a picture
 shows it; the bars above the views are stand-ins.
 """
 # ruff: noqa: N802, N815 - Slicer's and Qt's names
@@ -345,6 +345,10 @@ class LayoutManager(QtCore.QObject):
     def sliceWidget(self, name: str) -> SliceWidget | None:
         found = [widget for widget in self._of(SliceWidget) if widget.mrmlSliceNode().GetLayoutName() == name]
         return found[0] if found else None
+
+    def resetSliceViews(self) -> None:
+        for widget in self._of(SliceWidget):
+            widget.sliceController().fitSliceToBackground()
 
     @property
     def plotViewCount(self) -> int:

@@ -39,7 +39,7 @@ PANEL_WIDTH = 400
 
 
 class MainWindow:
-    """Slicer's main window, as far as its size goes: the panel on the left, the views beside it."""
+    """The size of Slicer's main window: the panel on the left, the views beside it."""
 
     def __init__(self, panel: Any, views: Any) -> None:
         self._panel, self._views = panel, views

@@ -72,7 +72,7 @@ def read_dicom_files(files: Iterable[Path]) -> Cohort:
 def _is_missing(path: Path) -> bool:
     try:
         return not path.exists()
-    except OSError:  # it may be there: whoever opens it finds out
+    except OSError:  # it may be there: opening it will tell
         return False
 
 
