@@ -141,40 +141,48 @@ def show_side_by_side(record: Record) -> None:
     place_side_by_side(record)
 
 
-def place_side_by_side(record: Record) -> None:
+def place_side_by_side(record: Record, stay: bool = False) -> None:
     """Turns these views to one place on one scale: the peak of the exam shown last, else its middle.
 
     An exam that does not reach this place is shown at the peak of its own map, or at its middle.
+
+    Args:
+        record: of the result.
+        stay: leaves each view where it is, and only brings all onto one scale.
     """
     shown = []
     for composite in composites(record.scene):
         image, view = record.scene.GetNodeByID(composite.GetBackgroundVolumeID() or ""), _slice_node(composite)
         if side_by_side.is_view(composite.GetLayoutName()) and image is not None and image.GetImageData() is not None:
             shown.append((view, image, record.scene.GetNodeByID(composite.GetForegroundVolumeID() or "")))
-    height = _height_shown(record)
-    boxes = [_bounds(image) for _, image, _ in shown]
-    places = [
-        _middle_at(
-            box, _own_height(image, overlay, box) if height is None or not box[2, 0] <= height <= box[2, 1] else height
-        )
-        for (_, image, overlay), box in zip(shown, boxes, strict=True)
-    ]
-    side_by_side.place_views([view for view, *_ in shown], boxes, places)
+    views, boxes = [view for view, *_ in shown], [_bounds(image) for _, image, _ in shown]
+    if stay:
+        places = [array_of(view.GetSliceToRAS())[:3, 3] for view in views]
+    else:
+        place = _place_shown(record)
+        places = [
+            place if place is not None and box[2, 0] <= place[2] <= box[2, 1] else _place(overlay, box)
+            for (*_, overlay), box in zip(shown, boxes, strict=True)
+        ]
+    side_by_side.place_views(views, boxes, places)
 
 
-def _height_shown(record: Record) -> float | None:
-    """Where along the patient's axis the exam shown last is looked at, mm; None where it is no longer in the scene."""
+def _place_shown(record: Record) -> Points | None:
+    """Where the exam shown last is looked at; None where it is no longer in the scene."""
     state = record.kept("state")
     index = state["exam"]
     image = record.volume(index, record.exams[index]["shown"])
     if image is None or image.GetImageData() is None:
         return None
-    return _own_height(image, record.get(map_role(state["kind"], index)), _bounds(image))
+    return _place(record.get(map_role(state["kind"], index)), _bounds(image))
 
 
-def _own_height(image: Any, overlay: Any, box: Points) -> float:
-    peak = None if overlay is None else _peak(overlay)
-    return float(box[2].mean() if peak is None or not box[2, 0] <= peak[2] <= box[2, 1] else peak[2])
+def _place(overlay: Any, box: Points) -> Points:
+    """The middle of an exam, at the height of its map's peak."""
+    peak, place = None if overlay is None else _peak(overlay), box.mean(axis=1)
+    if peak is not None and box[2, 0] <= peak[2] <= box[2, 1]:
+        place[2] = peak[2]
+    return place
 
 
 def _bounds(volume: Any) -> Points:
@@ -182,10 +190,6 @@ def _bounds(volume: Any) -> Points:
     bounds = np.zeros(6)
     volume.GetRASBounds(bounds)
     return bounds.reshape(3, 2)
-
-
-def _middle_at(box: Points, height: float) -> Points:
-    return np.array([*box[:2].mean(axis=1), height])
 
 
 def slice_nodes(scene: Any) -> list[Any]:

@@ -295,7 +295,7 @@ class Result:
 
     def fit_views(self) -> None:
         """Brings the exams side by side onto one scale again, and gives the legend its size, after views changed theirs."""
-        layers.place_side_by_side(self._live)
+        layers.place_side_by_side(self._live, stay=True)
         layers.fit_legend(self._live)
 
     def show_field(self, visible: bool) -> None:

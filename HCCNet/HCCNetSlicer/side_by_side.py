@@ -55,7 +55,7 @@ def exam_of(name: str, exams: int) -> int | None:
 
 
 def place_views(views: Sequence[Any], boxes: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> None:
-    """Turns views to axial slices on one scale, each through its place.
+    """Turns views to axial slices on one scale, each through its place, in which all of its exam can be seen.
 
     Args:
         views: vtkMRMLSliceNode, whose sizes in pixels are known.
@@ -65,7 +65,8 @@ def place_views(views: Sequence[Any], boxes: Sequence[np.ndarray], places: Seque
     if not views:
         return
     sizes = [np.maximum(view.GetDimensions()[:2], 1) for view in views]
-    scale = max(float((np.ptp(box, axis=1)[:2] / size).max()) for box, size in zip(boxes, sizes, strict=True))
+    halves = [np.abs(box - place[:, None]).max(axis=1)[:2] for box, place in zip(boxes, places, strict=True)]
+    scale = max(float((2 * half / size).max()) for half, size in zip(halves, sizes, strict=True))
     for view, size, place in zip(views, sizes, places, strict=True):
         was_modifying = view.StartModify()
         view.SetOrientationToAxial()

@@ -113,20 +113,21 @@ class Layouts:
     def __init__(self, changed: Callable[[], None]) -> None:
         self._usual = 0
         self._changed = lambda layout: changed()
-        _manager().connect("layoutChanged(int)", self._changed)
-
-    def leave(self) -> None:
-        """Watches the layout no more."""
-        _manager().disconnect("layoutChanged(int)", self._changed)
+        manager = _manager()
+        if manager is not None:
+            manager.connect("layoutChanged(int)", self._changed)
 
     @property
     def is_side_by_side(self) -> bool:
         """Whether the exams are shown side by side."""
-        return side_by_side.is_ours(_manager().layout)
+        manager = _manager()
+        return manager is not None and side_by_side.is_ours(manager.layout)
 
     def show_side_by_side(self, exams: int) -> None:
         """Shows the layout for this many exams, with the chart's view."""
         manager = _manager()
+        if manager is None:
+            return
         side_by_side.register(manager.layoutLogic().GetLayoutNode())
         if not self.is_side_by_side:
             self._usual = manager.layout
@@ -138,6 +139,12 @@ class Layouts:
         if self.is_side_by_side:
             _manager().setLayout(self._usual or slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
 
+    def leave(self) -> None:
+        """Watches the layout no more."""
+        manager = _manager()
+        if manager is not None:
+            manager.disconnect("layoutChanged(int)", self._changed)
+
 
 def link() -> None:
     """Lets all slice views follow each other."""
@@ -147,13 +154,15 @@ def link() -> None:
 
 def fit() -> None:
     """Lets every slice view show the whole of its exam."""
-    _manager().resetSliceViews()
+    manager = _manager()
+    if manager is not None:
+        manager.resetSliceViews()
 
 
 def show_chart(chart: Any, dates: Sequence[datetime.date]) -> None:
     """Shows a chart in the chart's view of the layout, if it has one, with dates along its axis."""
     manager = _manager()
-    for widget in map(manager.plotWidget, range(manager.plotViewCount)):
+    for widget in [] if manager is None else map(manager.plotWidget, range(manager.plotViewCount)):
         view = widget.mrmlPlotViewNode()
         if view.GetLayoutName() != side_by_side.CHART_VIEW:
             continue
@@ -177,6 +186,7 @@ def labelled(dates: Sequence[datetime.date]) -> list[datetime.date]:
 
 
 def _manager() -> Any:
+    """Slicer's layout manager; None where Slicer runs without a main window."""
     return slicer.app.layoutManager()
 
 

@@ -115,10 +115,11 @@ def test_all_views_show_one_place_on_one_scale(
         result.show_exam(index)
         result.show_side_by_side()
         peak = (affine @ [8 + 4 * index, 18, 3 + index, 1])[:3]
-        scales = set()
+        scales, places = set(), set()
         for name in ours(manager):
             view = manager.node(name)
             assert place(manager, name)[2] == pytest.approx(peak[2], abs=1e-6)
+            places.add(tuple(np.round(place(manager, name), 3)))
             assert view.GetOrientation() == "Axial"
             scales |= {round(fov / pixels, 6) for fov, pixels in zip(view.GetFieldOfView()[:2], SIZE, strict=True)}
             bounds = np.zeros(6)
@@ -127,7 +128,7 @@ def test_all_views_show_one_place_on_one_scale(
             middle = place(manager, name)[:2]
             assert (bounds[:4:2] >= middle - half - 1e-3).all()  # all of the exam can be seen
             assert (bounds[1:4:2] <= middle + half + 1e-3).all()
-        assert len(scales) == 1
+        assert (len(scales), len(places)) == (1, 1)  # one point of the patient is at one pixel in all of them
 
 
 def test_an_exam_that_does_not_reach_the_place_is_shown_at_its_own_peak(
@@ -150,7 +151,9 @@ def test_views_that_change_their_size_are_brought_onto_one_scale_again(
     result = show(scene, manager, tmp_path, Written())
     for name in ours(manager):
         manager.node(name).SetDimensions(150, 500, 1)
+        manager.node(name).SetSliceOffset(12.0)  # the user has scrolled
     result.fit_views()
+    assert {place(manager, name)[2] for name in ours(manager)} == {12.0}
     scales = {round(manager.node(n).GetFieldOfView()[0] / 150, 6) for n in ours(manager)}
     scales |= {round(manager.node(n).GetFieldOfView()[1] / 500, 6) for n in ours(manager)}
     assert len(scales) == 1

@@ -776,6 +776,23 @@ def test_a_layout_that_is_chosen_in_slicer_is_followed(window: Any, patient: int
     assert window.ui.layoutButton.text == "One e&xam at a time"
 
 
+def test_the_window_opens_in_a_slicer_without_a_main_window(
+    make_window: Callable[[], Any], application: Application, patient: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Slicer's generic tests of a module do."""
+    monkeypatch.setattr(application, "layoutManager", lambda: None)
+    samples = types.SimpleNamespace(registerCustomSampleDataSource=lambda **source: None)
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=samples))
+    sys.modules["HCCNet"].HCCNet(types.SimpleNamespace())
+    application.started()
+    window = make_window()
+    fill(window)
+    predict(window)
+    assert window.ui.figureLabel.text == "12.3%"
+    window.ui.layoutButton.click()
+    window.cleanup()
+
+
 def test_views_that_change_their_size_are_fitted_again(
     window: Any, patient: int, application: Application, scene: Any
 ) -> None:
