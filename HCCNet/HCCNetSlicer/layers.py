@@ -94,7 +94,7 @@ def show_volume(scene: Any, volume: Any) -> None:
 
 
 def outline_liver(liver: Any, volumes: Sequence[Any] | None) -> None:
-    """Outlines a liver in the views whose background is one of its exam's volumes, and in no other.
+    """Outlines a liver in the slice views whose background is one of its exam's volumes, and in no other.
 
     Args:
         liver: segmentation, label map or ROI, in a scene.
@@ -110,8 +110,10 @@ def outline_liver(liver: Any, volumes: Sequence[Any] | None) -> None:
     if liver.IsA("vtkMRMLSegmentationNode"):
         display.SetVisibility2DFill(False)
         display.SetVisibility2DOutline(True)
-    display.SetViewNodeIDs([view.GetID() for view in map(_slice_node, of_exam) if view is not None])
-    display.SetVisibility(volumes is None or bool(of_exam))
+    views = [view for view in map(_slice_node, of_exam) if view is not None]
+    in_space = [] if volumes is None else _nodes(liver.GetScene(), "vtkMRMLViewNode")
+    display.SetViewNodeIDs([view.GetID() for view in (*views, *in_space)])
+    display.SetVisibility2D(volumes is None or bool(views))
 
 
 def _outline_label_map(liver: Any, of_exam: Sequence[Any]) -> None:
@@ -194,8 +196,11 @@ def _bounds(volume: Any) -> Points:
 
 def slice_nodes(scene: Any) -> list[Any]:
     """Every slice view."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
-    return [scene.GetNthNodeByClass(n, "vtkMRMLSliceNode") for n in range(count)]
+    return _nodes(scene, "vtkMRMLSliceNode")
+
+
+def _nodes(scene: Any, name: str) -> list[Any]:
+    return [scene.GetNthNodeByClass(n, name) for n in range(scene.GetNumberOfNodesByClass(name))]
 
 
 def _slice_node(composite: Any) -> Any:

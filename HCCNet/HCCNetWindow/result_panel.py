@@ -82,7 +82,8 @@ class ResultPanel:
         self._around_later = timer(0, self.show_around, once=True)
         self._layouts = views.Layouts(self._around_later.start)
         larger = ui.figureLabel.font
-        larger.setPointSizeF(_FIGURE_SIZE * larger.pointSizeF())
+        if larger.pointSizeF() > 0:  # else the size is given in pixels
+            larger.setPointSizeF(_FIGURE_SIZE * larger.pointSizeF())
         larger.setBold(True)
         ui.figureLabel.setFont(larger)
         ui.resultTable.connect("itemSelectionChanged()", self._selected)
@@ -104,7 +105,7 @@ class ResultPanel:
         """Takes the scene's result, as it is after a prediction or in a scene that was opened; shows one that is new.
 
         Args:
-            side_by_side: shows a new one in the exams' own layout; else the layout stays, as it was saved.
+            side_by_side: shows a new one in the exams' own layout; else layout and zoom stay, as they were saved.
         """
         found = Result.find(self._scene)
         if found is not None and self.result is not None and found.record.node is self.result.record.node:
@@ -119,7 +120,7 @@ class ResultPanel:
         self.result.observe(self._stale_later.start)
         views.link()
         self._show_layout(side_by_side or self._layouts.is_side_by_side)
-        self.show(self.result.shown_index, fit=True)
+        self.show(self.result.shown_index, fit=side_by_side)
         self.look_whether_stale()
         self._scroll_later.start()
 
@@ -159,7 +160,7 @@ class ResultPanel:
             self._show_layout(False)
         else:
             self.result.restore()
-            self.show(self.result.shown_index)
+            self.show_around()
 
     def request_find(self) -> None:
         """Looks soon whether the scene holds another result: a script, or another window, may have made or removed one."""
@@ -220,13 +221,14 @@ class ResultPanel:
 
     @_told
     def show_around(self) -> None:
-        """Shows what depends on the layout: the exams side by side, the dates on the views, the legend."""
+        """Shows what depends on the layout: the exams side by side, the chart, the dates on the views, the legend."""
         is_side_by_side = self._layouts.is_side_by_side
         self._ui.layoutButton.setText(_("One e&xam at a time") if is_side_by_side else _("E&xams side by side"))
         if self.result is None or not self.result.is_in_scene:
             return
         if is_side_by_side:
             self.result.show_side_by_side()
+            views.show_chart(self.result.node("chart.risk"), self.result.exam_dates)
         self._stamps.show(self.result.view_texts())
         self.fit_views()
 
@@ -265,9 +267,6 @@ class ResultPanel:
     def _show_layout(self, side_by_side: bool) -> None:
         if side_by_side and self.result is not None:
             self._layouts.show_side_by_side(len(self.result.exam_dates))
-            chart = self.result.node("chart.risk")
-            if chart is not None:
-                views.show_chart(chart, self.result.exam_dates)
         else:
             self._layouts.show_usual()
 

@@ -160,8 +160,8 @@ def fit() -> None:
 
 
 def show_chart(chart: Any, dates: Sequence[datetime.date]) -> None:
-    """Shows a chart in the chart's view of the layout, if it has one, with dates along its axis."""
-    manager = _manager()
+    """Shows a chart, if it was not deleted, in the chart's view of the layout, with dates along its axis."""
+    manager = None if chart is None else _manager()
     for widget in [] if manager is None else map(manager.plotWidget, range(manager.plotViewCount)):
         view = widget.mrmlPlotViewNode()
         if view.GetLayoutName() != side_by_side.CHART_VIEW:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,15 +86,23 @@ def test_files_that_are_gone_are_refused_in_words(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind here")
-def test_a_file_that_may_not_be_looked_at_is_not_called_missing(tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_looked_at_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = write_exam(tmp_path, "20200105")
-    folder = files[-1].parent
-    folder.chmod(0)
-    try:
-        problems = [problem.message for problem in read_dicom_files(files).problems]
-    finally:
-        folder.chmod(0o755)
+    closed = files[-1].parent
+
+    def refusing(act: Any) -> Any:
+        def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
+            if path.parent == closed:
+                raise PermissionError(13, "Permission denied")
+            return act(path, *arguments, **named)
+
+        return refuse
+
+    for name in ("exists", "open"):  # permissions do not bind the administrator, as whom tests may run
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    problems = [problem.message for problem in read_dicom_files(files).problems]
     assert problems == ["5 files can't be opened; they were passed over."]
 
 

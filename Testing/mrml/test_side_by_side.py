@@ -231,10 +231,14 @@ def test_a_liver_is_outlined_in_the_views_of_its_exam_alone(scene: Any, manager:
     assert shown == {"Red": True, "Green": False, "Yellow": False}
     if liver.IsA("vtkMRMLSegmentationNode"):
         assert (display.GetVisibility2DFill(), display.GetVisibility2DOutline()) == (False, True)
+    in_space = scene.GetFirstNodeByClass("vtkMRMLViewNode").GetID()
+    assert display.GetVisibility(in_space)
     manager.composite("Red").SetBackgroundVolumeID(other.GetID())
     layers.outline_liver(liver, [image])
-    assert not display.GetVisibility()
+    assert not display.GetVisibility2D()
+    assert display.GetVisibility(in_space)
     layers.outline_liver(liver, None)
+    assert display.GetVisibility2D()
     assert display.GetVisibility(manager.node("Green").GetID())
 
 

@@ -763,6 +763,21 @@ def test_a_result_is_shown_side_by_side_with_its_chart_and_one_click_leads_back(
     assert application.manager.layout == usual
 
 
+def test_what_is_told_of_a_scene_that_is_opened_stays(window: Any, patient: int, scene: Any, tmp_path: Path) -> None:
+    fill(window)
+    predict(window)
+    window.logic.getParameterNode().SetParameter("HCCNet.Exams", "{")
+    window.logic.predictions.begun.clear()
+    save(scene, tmp_path / "scene")
+    scene.Clear(False)
+    tick()
+    scene.Connect()
+    tick()
+    tick()
+    assert window.ui.figureLabel.text == "12.3%"
+    assert window.ui.errorLabel.text.startswith("The table of exams that the scene keeps can't be read")
+
+
 def test_a_layout_that_is_chosen_in_slicer_is_followed(window: Any, patient: int, application: Application) -> None:
     fill(window)
     predict(window)

@@ -64,6 +64,11 @@ class Session:
         found = ["there is no result"] if result is None else looks.problems_of_views(result)
         self.problems += [f"{step}: {problem}" for problem in [*found, *looks.problems_of_panel(self.ui)]]
 
+    def choose_kind(self, index: int) -> None:
+        """Chooses what the map shows, as a person does: Qt tells of a choice by code in no other way."""
+        self.ui.kindComboBox.setCurrentIndex(index)
+        self.widget.result.show(self.widget.result.result.shown_index)
+
     def predict(self) -> None:
         """Presses Predict and waits for the result; half-way there is a picture."""
         self.ui.predictButton.click()
@@ -93,11 +98,9 @@ def walk_through(session: Session) -> None:
         session.check(f"{name}, side by side")
         ui.resultTable.selectRow(1)
         session.picture(f"{name}-second-exam")
-        ui.kindComboBox.setCurrentIndex(2)
-        ui.kindComboBox.activated(2)
+        session.choose_kind(2)
         session.picture(f"{name}-change")
-        ui.kindComboBox.setCurrentIndex(0)
-        ui.kindComboBox.activated(0)
+        session.choose_kind(0)
         ui.resultTable.selectRow(ui.resultTable.rowCount - 1)
         ui.layoutButton.click()
         session.picture(f"{name}-usual-layout")
