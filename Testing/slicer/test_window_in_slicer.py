@@ -115,7 +115,7 @@ class PanelTest(Window):
         reached = []
         while True:
             widget = widget.nextInFocusChain()
-            if widget is None or widget is start or len(reached) > 2000:
+            if widget is None or widget == start or len(reached) > 2000:
                 break
             reached.append(widget)
         table = self.part("examTable")
