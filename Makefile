@@ -26,7 +26,7 @@ RUN_SLICER = "$$SLICER_EXECUTABLE" --no-splash $(SLICER_FLAGS) --additional-modu
 .PHONY: demo test lint slow test-slicer screenshots timing clean
 
 demo: $(STAMP)
-	$(BIN)/hccnet synthesize --out demo-output/phantom --patients 2 --seed $(DEMO_SEED)
+	$(BIN)/hccnet synthesize --disease growth --out demo-output/phantom --patients 2 --seed $(DEMO_SEED)
 	$(BIN)/hccnet predict demo-output/phantom --out demo-output/results
 	$(BIN)/hccnet predict HCCNetLib/samples --out demo-output/results
 

@@ -254,11 +254,29 @@ class Patient:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a patient: diagnosed on a day or not, and last seen on a day."""
+    """What became of a patient.
+
+    Args:
+        patient_id: the patient.
+        diagnosis_date: day of the diagnosis, or None.
+        last_seen_date: end of the follow-up of a patient without an event.
+        competing_date: day of an event after which no diagnosis can come (death, transplant), or None.
+    """
 
     patient_id: str
     diagnosis_date: datetime.date | None
     last_seen_date: datetime.date
+    competing_date: datetime.date | None = None
+
+    @property
+    def event_date(self) -> datetime.date | None:
+        """Day of the diagnosis or, without one, of the competing event; exams from that day on are not used."""
+        return self.diagnosis_date or self.competing_date
+
+    @property
+    def followed_until(self) -> datetime.date:
+        """Day of the event, or the last day seen without one."""
+        return self.event_date or self.last_seen_date
 
 
 @dataclass(frozen=True)
@@ -300,11 +318,12 @@ def names_exam(message: str, exam_id: str) -> bool:
 def landmark_label(outcome: Outcome, landmark: datetime.date, horizon: float) -> bool | None:
     """Whether the diagnosis comes within ``horizon`` months after ``landmark``; None where nobody knows.
 
-    Negative needs the whole horizon followed without a diagnosis in it; a landmark on or after the diagnosis has no label.
+    Negative needs the whole horizon followed without a diagnosis in it; a competing event ends the follow-up. A landmark on
+    or after the diagnosis has no label.
     """
     if outcome.diagnosis_date is not None:
         if outcome.diagnosis_date <= landmark:
             return None
         # A later diagnosis was seen too, so the horizon before it was followed.
         return months_between(landmark, outcome.diagnosis_date) <= horizon
-    return False if months_between(landmark, outcome.last_seen_date) >= horizon else None
+    return False if months_between(landmark, outcome.followed_until) >= horizon else None

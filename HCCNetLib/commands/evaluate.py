@@ -1,4 +1,4 @@
-"""``hccnet evaluate``: how well a bundle foretells on a cohort whose outcomes are known."""
+"""``hccnet evaluate``: how well a bundle predicts on a cohort whose outcomes are known."""
 
 from __future__ import annotations
 
@@ -11,35 +11,48 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from HCCNetLib.bundles import Bundle, Calibration
+from HCCNetLib.bundles import Bundle
 from HCCNetLib.commands.arguments import whole_number
 from HCCNetLib.commands.outputs import EVALUATION_FILES, write_evaluation
 from HCCNetLib.commands.predict import add_reading_arguments, check_writable, reading_options
 from HCCNetLib.commands.progress import Progress
-from HCCNetLib.evaluation import COMPARED, RESAMPLES, Scores, check_classes, evaluate, paired_difference
-from HCCNetLib.evaluation.selection import LEFT_OUT, Chosen, Selection, select_latest_labelled
+from HCCNetLib.evaluation.amap import amap
+from HCCNetLib.evaluation.follow_up import CENSORED, COMPETING, DIAGNOSED, FollowUp
+from HCCNetLib.evaluation.horizons import compare, judge
+from HCCNetLib.evaluation.judgement import HORIZONS, Landmarks, judge_bundle, judge_sets
+from HCCNetLib.evaluation.landmark_sets import Details
+from HCCNetLib.evaluation.lead_time import RESAMPLES
+from HCCNetLib.evaluation.risks import Risks
+from HCCNetLib.evaluation.scores import Floats, check_classes
+from HCCNetLib.evaluation.selection import LEFT_OUT, Followed, Selection, select
 from HCCNetLib.evaluation.thresholds import checked_threshold
-from HCCNetLib.inference import NOTICE, Prediction, Predictor, software_versions
+from HCCNetLib.inference import NOTICE, Predictor, software_versions
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.inference.predictor import calibrate
 from HCCNetLib.readers import name_as_given, read_input
+from HCCNetLib.readers.clinical import CLINICAL_FILE, GROUPS, Clinical, read_clinical
 from HCCNetLib.readers.split import part_of, read_split
-from HCCNetLib.records import Cohort, Patient, Refusal
+from HCCNetLib.records import Cohort, Outcome, Patient, Refusal, months_between
+from HCCNetLib.synthetic.truth import find_truth
 
-HELP = "judge a bundle on a cohort with outcomes: discrimination, calibration and thresholds, with intervals"
+HELP = "judge a bundle on a cohort with outcomes, at every exam and horizon: discrimination, calibration, lead time"
 
 DEMONSTRATION = (
     "Demonstration weights: these figures hold for generated (phantom) patients at most, not for any patient."
 )
+_AMAP = ("age", "sex", "albumin", "bilirubin", "platelets")
+_STATUS = {CENSORED: "followed", DIAGNOSED: "diagnosed", COMPETING: "competing event"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.epilog = (
-        "A prediction is made from each patient's latest exam before a diagnosis whose outcome within the bundle's horizon "
-        "is known. Writes evaluation.json, evaluation.html and predictions.csv. Use patients that the networks, the "
-        "calibration and the thresholds have not seen."
+        "A prediction is made from every exam before a diagnosis or a competing event (death, transplant), with that exam "
+        "and the earlier ones as input. Patients who leave the follow-up are accounted for. Writes evaluation.json, "
+        "evaluation.html and predictions.csv. Use held-out patients: none whom the networks, the calibration or the "
+        "thresholds have seen."
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="bundle of networks to judge")
     parser.add_argument(
@@ -61,18 +74,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", type=Path, metavar="FILE", help='JSON: {"parts": {"test": [patient ids], ...}}')
     parser.add_argument("--part", metavar="NAME", help="the part of the split to judge")
     parser.add_argument(
+        "--horizons",
+        type=float,
+        nargs="+",
+        default=list(HORIZONS),
+        metavar="MONTHS",
+        help="at which the risks are judged; the bundle's own is always one (default: 6 12 18 24 36)",
+    )
+    parser.add_argument(
+        "--clinical",
+        type=Path,
+        metavar="FILE",
+        help="table with patient_id, perhaps exam_id, and any of age, sex (m, f), albumin (g/l), bilirubin (µmol/l), "
+        "platelets (10⁹/l), centre, scanner, visible_lesion (yes, no): for subgroups and the aMAP score (default: "
+        f"{CLINICAL_FILE} in the cohort's folder, where there is one)",
+    )
+    parser.add_argument(
         "--resamples",
         type=whole_number(100),
         default=RESAMPLES,
         metavar="N",
-        help="of the bootstrap, at least 100 (default: %(default)s)",
+        help="of the bootstrap, for the intervals of lead times, at least 100 (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
         type=whole_number(0),
         default=0,
         metavar="S",
-        help="of the bootstrap, 0 or more (default: %(default)s)",
+        help="of the intervals and of random choices, 0 or more (default: %(default)s)",
     )
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder that keeps prepared exams, for the next time (default: none)"
@@ -93,30 +122,53 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command; 3 where patients were refused."""
     if (arguments.split is None) != (arguments.part is None):
         arguments.wrong_usage("--split and --part go together")
+    if not all(0 < months <= 240 for months in arguments.horizons):
+        arguments.wrong_usage("--horizons must be more than 0 and at most 240 months")
     cohort = read_input(arguments.cohort, reading_options(arguments))
     _require_outcomes(cohort)
+    clinical = _read_clinical(arguments)
     part = part_of(read_split(arguments.split), arguments.part, cohort) if arguments.split else None
     predictors = _open_all(arguments.bundle, arguments.compare, arguments.device)
     check_writable(arguments.out)
     horizon = predictors[0].bundle.description.horizon_months
-    selection = select_latest_labelled(cohort, horizon, part)
-    _require_both_classes(selection.chosen, horizon, selection)
-    caches = _fill_caches(predictors, selection.chosen, arguments)
-    results = _predict_all(predictors, selection.chosen, caches)
-    _require_both_classes(
-        [one for one in selection.chosen if results[0].has(one)], horizon, selection, results[0].refused
-    )
+    selection = select(cohort, part)
+    _require_both_classes(selection.followed, horizon, selection)
+    caches = _fill_caches(predictors, selection.followed, arguments)
+    results = _predict_all(predictors, selection.followed, caches)
+    first, *others = results
+    followed = [one for one in selection.followed if one.patient.patient_id in first.raw]
+    _require_both_classes(followed, horizon, selection, first.refused)
+    details = _details(followed, clinical, arguments.cohort)
+    landmarks = first.landmarks(followed, details)
+    horizons = sorted({*arguments.horizons, horizon})
+    thresholds = first.bundle.description.operating_thresholds
+    metrics = judge_bundle(landmarks, horizons, horizon, thresholds, arguments.seed, arguments.resamples)
     content = {
-        **_judge(results, selection.chosen, arguments),
-        "cohort": _describe(cohort, selection, results[0], arguments),
-        "refused": _refused_entries(selection, results[0]),
+        "bundle": first.describe(),
+        "horizon_months": horizon,
+        "warnings": [*_bundle_warnings(first), *metrics.pop("warnings")],
+        "metrics": metrics,
+        "true_risk": _judge_true_risk(landmarks, followed, arguments.cohort, horizons, horizon, arguments.seed),
+        "clinical_baseline": _judge_amap(landmarks, followed, clinical, horizons, arguments.seed),
+        "comparisons": [_compare(first, other, followed, horizon, arguments.seed) for other in others],
+        "cohort": _describe(cohort, selection, first, followed, arguments),
+        "refused": _refused_entries(selection, first),
         "problems": [{"code": problem.code, "message": problem.message} for problem in cohort.problems],
+        "training_data": first.bundle.description.training_data,
         "software": software_versions(),
         "notice": NOTICE,
     }
-    write_evaluation(arguments.out, content, _table(results[0], selection.chosen))
+    write_evaluation(arguments.out, content, _table(first, followed, landmarks))
     _print(content, arguments.out)
     return 3 if content["refused"] else 0
+
+
+def _read_clinical(arguments: argparse.Namespace) -> Clinical | None:
+    """The table that was named, or the one in the cohort's folder."""
+    if arguments.clinical is not None:
+        return read_clinical(arguments.clinical)
+    root = arguments.cohort if arguments.cohort.is_dir() else arguments.cohort.parent
+    return read_clinical(root / CLINICAL_FILE) if (root / CLINICAL_FILE).is_file() else None
 
 
 def require_cohort(cohort: Cohort, purpose: str) -> None:
@@ -160,44 +212,97 @@ def _open_all(path: Path, others: Sequence[Path], device: str) -> list[Predictor
 
 
 def _require_both_classes(
-    judged: Sequence[Chosen], horizon: float, selection: Selection, refused: Mapping[str, Refusal] | None = None
+    followed: Sequence[Followed], horizon: float, selection: Selection, refused: Mapping[str, Refusal] | None = None
 ) -> None:
     """Refuses a cohort with one class, and says where the other patients went."""
+    follow_up = follow_up_of(followed)
+    known = follow_up.known(horizon)
     try:
-        check_classes(np.array([one.label for one in judged], dtype=np.bool_), horizon)
+        check_classes(follow_up.cases(horizon)[known], horizon)
     except Refusal as refusal:
         lost = {**selection.refused, **(refused or {})}
         counts = [f"{len(ids)}: {LEFT_OUT[reason]}" for reason, ids in selection.left_out.items() if ids]
+        counts += [f"{(~known).sum()} exam(s): not followed for the horizon"] if (~known).any() else []
         counts += [f"{len(lost)}: refused, the first because: {next(iter(lost.values())).message}"] if lost else []
         told = f" Not judged: {'; '.join(counts)}" if counts else ""
         raise Refusal(refusal.code, refusal.message + told) from refusal
 
 
+def follow_up_of(followed: Sequence[Followed]) -> FollowUp:
+    """One row per exam, patients one after the other."""
+    rows = [
+        (n, number, *_end(one.outcome, months_between(exam.date, one.outcome.followed_until)))
+        for n, one in enumerate(followed)
+        for number, exam in enumerate(one.patient.exams, start=1)
+    ]
+    patients, numbers, months, status = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return FollowUp(
+        np.array(patients, dtype=np.int64),
+        np.array(numbers, dtype=np.int64),
+        np.array(months, dtype=np.float64),
+        np.array(status, dtype=np.int64),
+    )
+
+
+def _end(outcome: Outcome, months: float) -> tuple[float, int]:
+    if outcome.diagnosis_date is not None:
+        return months, DIAGNOSED
+    return months, COMPETING if outcome.competing_date is not None else CENSORED
+
+
+def _details(followed: Sequence[Followed], clinical: Clinical | None, cohort: Path) -> Details:
+    """What else is known of every landmark: from the clinical table and, of a phantom, from its truth."""
+    exams = [(one.patient.patient_id, exam) for one in followed for exam in one.patient.exams]
+    before = [None, *exams[:-1]]
+    since = [
+        months_between(last[1].date, exam.date) if last and last[0] == patient_id else np.nan
+        for last, (patient_id, exam) in zip(before, exams, strict=True)
+    ]
+    truth = find_truth(cohort)
+    visible = _clinical_numbers(followed, clinical, "visible_lesion")
+    if truth is not None:
+        told = [truth.visible.get((patient_id, exam.exam_id)) for patient_id, exam in exams]
+        visible = np.where(np.isnan(visible), np.array(told, dtype=np.float64), visible)
+    groups = {}
+    for name in GROUPS if clinical else ():
+        assert clinical is not None
+        values = [clinical.group(patient_id, exam.exam_id, name) or "" for patient_id, exam in exams]
+        if any(values):
+            groups[name] = np.array(values)
+    return Details(np.array(since, dtype=np.float64), visible, groups)
+
+
+def _clinical_numbers(followed: Sequence[Followed], clinical: Clinical | None, column: str) -> Floats:
+    """(N,), NaN where not known."""
+    values = [
+        None if clinical is None else clinical.number(one.patient.patient_id, exam.exam_id, column)
+        for one in followed
+        for exam in one.patient.exams
+    ]
+    return np.array(values, dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class BundleResults:
-    """One bundle's predictions by patient id, and why there is none."""
+    """One bundle's raw probabilities (members, exams) by patient id, and why there are none."""
 
     bundle: Bundle
-    predictions: dict[str, Prediction] = field(default_factory=dict)
+    raw: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     refused: dict[str, Refusal] = field(default_factory=dict)
 
-    def scores(self, chosen: Sequence[Chosen]) -> Scores:
-        """The risks of the patients that this bundle has predicted."""
-        rows = [(one, self.predictions[one.patient.patient_id]) for one in chosen if self.has(one)]
-        description = self.bundle.description
-        members = np.array([prediction.members for _, prediction in rows])
-        return Scores(
-            patient_ids=tuple(one.patient.patient_id for one, _ in rows),
-            labels=np.array([one.label for one, _ in rows], dtype=np.bool_),
-            risks=np.array([prediction.risk for _, prediction in rows]),
-            uncalibrated=np.array([prediction.risk_uncalibrated for _, prediction in rows]),
-            members=calibrate(members, _inverse(description.calibration)) if rows else None,
-            horizon_months=description.horizon_months,
-        )
+    def members(self, followed: Sequence[Followed]) -> Floats:
+        """(N, M) at every exam of the given patients."""
+        return np.concatenate([self.raw[one.patient.patient_id].T for one in followed])
 
-    def has(self, one: Chosen) -> bool:
-        """Whether this bundle has predicted the patient."""
-        return one.patient.patient_id in self.predictions
+    def risks(self, followed: Sequence[Followed]) -> Risks:
+        """The ensemble's calibrated risks at every exam of the given patients."""
+        description = self.bundle.description
+        mean = self.members(followed).mean(axis=1)
+        return Risks({description.horizon_months: calibrate(mean, description.calibration)})
+
+    def landmarks(self, followed: Sequence[Followed], details: Details) -> Landmarks:
+        """All that is judged."""
+        return Landmarks(follow_up_of(followed), self.risks(followed), details, self.members(followed))
 
     def describe(self) -> dict[str, Any]:
         """Which bundle it is."""
@@ -209,14 +314,10 @@ class BundleResults:
             "demonstration": description.demonstration,
             "calibrated": description.calibration is not None,
             "members": len(description.members),
+            "channels": list(description.channels),
+            "intended_use": description.intended_use,
+            "licence": description.licence,
         }
-
-
-def _inverse(calibration: Calibration | None) -> Calibration | None:
-    """What takes calibrated probabilities back to raw ones."""
-    if calibration is None:
-        return None
-    return Calibration(1 / calibration.slope, -calibration.intercept / calibration.slope)
 
 
 Caches = Mapping[Preparation, PreparedCache]
@@ -228,12 +329,14 @@ def preparation_of(predictor: Predictor) -> Preparation:
     return Preparation(description.channels, description.preprocessing, description.missing_channels)
 
 
-def _fill_caches(predictors: Sequence[Predictor], chosen: Sequence[Chosen], arguments: argparse.Namespace) -> Caches:
+def _fill_caches(
+    predictors: Sequence[Predictor], followed: Sequence[Followed], arguments: argparse.Namespace
+) -> Caches:
     """Prepares all exams into ``--cache``, once for all bundles that prepare alike; refusals show when predicting."""
     if arguments.cache is None:
         return {}
     caches = {p: PreparedCache(arguments.cache, p) for p in map(preparation_of, predictors)}
-    exams = [exam for one in chosen for exam in one.patient.exams]
+    exams = [exam for one in followed for exam in one.patient.exams]
     progress = Progress()
     try:
         for cache in {cache.preparation.kept_alike: cache for cache in caches.values()}.values():
@@ -244,24 +347,23 @@ def _fill_caches(predictors: Sequence[Predictor], chosen: Sequence[Chosen], argu
     return caches
 
 
-def predict_patient(predictor: Predictor, patient: Patient, caches: Caches) -> Prediction:
-    """The prediction at the patient's latest exam, from prepared exams where they are kept."""
+def predict_patient(predictor: Predictor, patient: Patient, caches: Caches) -> NDArray[np.float64]:
+    """Raw probabilities (members, exams) with each exam as landmark, from prepared exams where they are kept."""
     cache = caches.get(preparation_of(predictor))
-    if cache is None:
-        return predictor.predict(patient)
-    return predictor.predict_prepared(patient, [cache.get(exam) for exam in patient.exams])
+    prepared = predictor.prepare(patient) if cache is None else [cache.get(exam) for exam in patient.exams]
+    return predictor.risks_at_every_exam(patient, prepared)
 
 
-def _predict_all(predictors: Sequence[Predictor], chosen: Sequence[Chosen], caches: Caches) -> list[BundleResults]:
+def _predict_all(predictors: Sequence[Predictor], followed: Sequence[Followed], caches: Caches) -> list[BundleResults]:
     """Every patient by every bundle; a refused one does not stop the others."""
     results = [BundleResults(predictor.bundle) for predictor in predictors]
     progress = Progress()
     try:
-        for done, one in enumerate(chosen):
-            progress("predicting patients", done, len(chosen))
+        for done, one in enumerate(followed):
+            progress("predicting patients", done, len(followed))
             for predictor, result in zip(predictors, results, strict=True):
                 _predict_into(result, predictor, one.patient, caches)
-        progress("predicting patients", len(chosen), len(chosen))
+        progress("predicting patients", len(followed), len(followed))
     finally:
         progress.close()
     return results
@@ -269,28 +371,11 @@ def _predict_all(predictors: Sequence[Predictor], chosen: Sequence[Chosen], cach
 
 def _predict_into(result: BundleResults, predictor: Predictor, patient: Patient, caches: Caches) -> None:
     try:
-        result.predictions[patient.patient_id] = predict_patient(predictor, patient, caches)
+        result.raw[patient.patient_id] = predict_patient(predictor, patient, caches)
     except Refusal as refusal:
         if refusal.code in ("not_finite", "out_of_memory", "cannot_write"):
             raise  # not the patient's fault: the next one would fare alike
         result.refused[patient.patient_id] = refusal
-
-
-def _judge(results: Sequence[BundleResults], chosen: Sequence[Chosen], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Bundle, figures, warnings and comparisons."""
-    first = results[0]
-    scores, description = first.scores(chosen), first.bundle.description
-    evaluation = evaluate(scores, description.operating_thresholds, arguments.resamples, arguments.seed)
-    metrics = evaluation.to_dict()
-    warnings = [*_bundle_warnings(first), *metrics.pop("warnings")]
-    compared = [_compare(scores, other, chosen, arguments) for other in results[1:]]
-    return {
-        "bundle": first.describe(),
-        "horizon_months": description.horizon_months,
-        "metrics": metrics,
-        "comparisons": compared,
-        "warnings": warnings,
-    }
 
 
 def _bundle_warnings(result: BundleResults) -> list[dict[str, str]]:
@@ -313,41 +398,90 @@ def _bundle_warnings(result: BundleResults) -> list[dict[str, str]]:
     return warnings
 
 
-def _compare(
-    scores: Scores, other: BundleResults, chosen: Sequence[Chosen], arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Differences on the patients that both have predicted; the sentence of why not where there are none."""
-    common = [patient_id for patient_id in scores.patient_ids if patient_id in other.predictions]
-    content: dict[str, Any] = {"bundle": other.describe(), "patients": len(common), "refused": len(other.refused)}
-    try:
-        mine, theirs = scores.of(common), other.scores(chosen).of(common)
-    except Refusal as refusal:
-        return {**content, "problem": refusal.message, "differences": {}}
-    once = np.ones((1, len(common)))
-    differences = {
-        name: {
-            "this": float(metric(mine.labels, mine.risks, once)[0]),
-            "other": float(metric(theirs.labels, theirs.risks, once)[0]),
-            "difference": paired_difference(mine, theirs, metric, arguments.resamples, arguments.seed).to_dict(),
-        }
-        for name, metric in COMPARED.items()
+def _judge_true_risk(
+    landmarks: Landmarks,
+    followed: Sequence[Followed],
+    cohort: Path,
+    horizons: Sequence[float],
+    horizon: float,
+    seed: int,
+) -> dict[str, Any] | None:
+    """Of a phantom whose truth holds it, the true risk given what images show: the ceiling for any method."""
+    truth = find_truth(cohort)
+    known = {} if truth is None else truth.risks.get("images", {})
+    exams = [(one.patient.patient_id, exam.exam_id) for one in followed for exam in one.patient.exams]
+    if horizon not in known or any(exam not in known[horizon] for exam in exams):
+        return None
+    risks = Risks({months: np.array([values[exam] for exam in exams]) for months, values in known.items()})
+    metrics = judge_sets(
+        Landmarks(landmarks.follow_up, risks, landmarks.details, landmarks.members), horizons, horizon, seed
+    )
+    return {"words": "the true risk given what images show, the ceiling for any method (phantom)", "sets": metrics}
+
+
+def _judge_amap(
+    landmarks: Landmarks, followed: Sequence[Followed], clinical: Clinical | None, horizons: Sequence[float], seed: int
+) -> dict[str, Any] | None:
+    """The aMAP score and the bundle on the landmarks where the score is known; None where it nowhere is."""
+    score = amap(*(_clinical_numbers(followed, clinical, column) for column in _AMAP))
+    known = np.flatnonzero(np.isfinite(score))
+    if not len(known):
+        return None
+    ranking = Risks({0.0: np.where(np.isfinite(score), score, 0.0) / 100})  # calibrated for no horizon: it only ranks
+    follow_up = landmarks.follow_up
+    return {
+        "name": "aMAP",
+        "score": judge(follow_up, ranking, horizons, known, seed=seed),
+        "bundle": judge(follow_up, landmarks.risks, horizons, known, seed=seed),
+        "difference": compare(follow_up, landmarks.risks, ranking, horizons, known, seed=seed),
     }
-    return {**content, "positive": mine.positives, "problem": None, "differences": differences}
+
+
+def _compare(
+    first: BundleResults, other: BundleResults, followed: Sequence[Followed], horizon: float, seed: int
+) -> dict[str, Any]:
+    """Differences at the main horizon on the patients that both have predicted; why there are none where there are none."""
+    common = [one for one in followed if one.patient.patient_id in other.raw]
+    content: dict[str, Any] = {"bundle": other.describe(), "patients": len(common), "refused": len(other.refused)}
+    follow_up = follow_up_of(common)
+    try:
+        check_classes(follow_up.cases(horizon)[follow_up.known(horizon)], horizon)
+    except Refusal as refusal:
+        return {**content, "problem": refusal.message}
+    mine, theirs = first.risks(common), other.risks(common)
+    return {
+        **content,
+        "problem": None,
+        "this": judge(follow_up, mine, [horizon], seed=seed),
+        "other": judge(follow_up, theirs, [horizon], seed=seed),
+        "difference": compare(follow_up, mine, theirs, [horizon], seed=seed),
+    }
 
 
 def _describe(
-    cohort: Cohort, selection: Selection, first: BundleResults, arguments: argparse.Namespace
+    cohort: Cohort,
+    selection: Selection,
+    first: BundleResults,
+    followed: Sequence[Followed],
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """Which cohort, and what became of each of its patients, in numbers that add up."""
+    dates = [exam.date for one in followed for exam in one.patient.exams]
+    ends = [one.outcome.followed_until for one in followed]
     return {
         "name": name_as_given(arguments.cohort),
         "form": cohort.form,
         "part": arguments.part,
         "patients": len(cohort.patients) + len(cohort.refused),
-        "evaluated": len(first.predictions),
+        "evaluated": len(followed),
         "refused": len(selection.refused) + len(first.refused),
         "left_out": {reason: len(ids) for reason, ids in selection.left_out.items()},
-        "exams": dict(selection.exams),
+        "exams": {"used": len(dates), "from_event_on": selection.dropped},
+        "first_exam": min(dates).isoformat(),
+        "last_exam": max(dates).isoformat(),
+        "followed_until": max(ends).isoformat(),
+        "diagnosed": sum(one.outcome.diagnosis_date is not None for one in followed),
+        "competing": sum(one.outcome.event_date == one.outcome.competing_date is not None for one in followed),
     }
 
 
@@ -358,40 +492,62 @@ def _refused_entries(selection: Selection, first: BundleResults) -> list[dict[st
     ]
 
 
-def _table(first: BundleResults, chosen: Sequence[Chosen]) -> list[list[str]]:
-    """The rows of predictions.csv, its header first; the members' raw probabilities."""
-    scores = first.scores(chosen)
-    count = len(first.bundle.description.members)
-    notice = f"{NOTICE} {DEMONSTRATION}" if first.bundle.description.demonstration else NOTICE
-    columns = ["patient_id", "landmark", "label", "risk", "risk_uncalibrated"]
-    rows = [[*columns, *(f"member_{n}" for n in range(1, count + 1)), "notice"]]
-    assert scores.members is not None
-    for n, patient_id in enumerate(scores.patient_ids):
-        numbers = [scores.risks[n], scores.uncalibrated[n], *scores.members[n]]
-        landmark = first.predictions[patient_id].landmark
-        rows.append([patient_id, landmark, str(int(scores.labels[n])), *(repr(float(x)) for x in numbers), notice])
+def _table(first: BundleResults, followed: Sequence[Followed], landmarks: Landmarks) -> list[list[str]]:
+    """The rows of predictions.csv, one per landmark, its header first; the members' raw probabilities."""
+    description, follow_up, members = first.bundle.description, landmarks.follow_up, landmarks.members
+    horizon = description.horizon_months
+    risk, known, cases = landmarks.risks.ranking(horizon), follow_up.known(horizon), follow_up.cases(horizon)
+    notice = f"{NOTICE} {DEMONSTRATION}" if description.demonstration else NOTICE
+    names = [f"member_{n}" for n in range(1, members.shape[1] + 1)]
+    columns = ["patient_id", "exam_id", "landmark", "number", "months_followed", "ended_by", "label", "risk"]
+    rows = [[*columns, "risk_uncalibrated", *names, "notice"]]
+    exams = [(one.patient.patient_id, exam) for one in followed for exam in one.patient.exams]
+    for n, (patient_id, exam) in enumerate(exams):
+        numbers = [follow_up.months[n], risk[n], members[n].mean(), *members[n]]
+        months, *others = (repr(float(x)) for x in numbers)
+        label = str(int(cases[n])) if known[n] else ""
+        about = [patient_id, exam.exam_id, exam.date.isoformat(), str(follow_up.numbers[n]), months]
+        rows.append([*about, _STATUS[int(follow_up.status[n])], label, *others, notice])
     return rows
 
 
 def _print(content: Mapping[str, Any], out: Path) -> None:
     metrics, bundle, cohort = content["metrics"], content["bundle"], content["cohort"]
+    headline, months = metrics["sets"][0], content["horizon_months"]
     part = f", part {cohort['part']}" if cohort["part"] else ""
     print(
-        f"{bundle['name']} {bundle['version']} on {cohort['name']}{part}: {metrics['patients']} patients, "
-        f"{metrics['positive']} of them diagnosed within {content['horizon_months']:g} months"
+        f"{bundle['name']} {bundle['version']} on {cohort['name']}{part}: {headline['landmarks']} exams of "
+        f"{headline['patients']} patients; {cohort['diagnosed']} patients were diagnosed"
     )
-    print(f"AUROC {_figure(metrics['auroc'])}")
-    print(f"AUPRC {_figure(metrics['auprc'])}; chance is the prevalence, {metrics['prevalence']:.3f}")
-    print(f"Brier score {_figure(metrics['brier'])}; {metrics['brier_of_prevalence']:.3f} for the prevalence alone")
-    print(f"calibration slope {_figure(metrics['calibration_slope'])}; 1 is ideal")
-    print(f"calibration intercept {_figure(metrics['calibration_intercept'])}; 0 is ideal")
+    for key, at in headline["horizons"].items():
+        print(f"within {key} months: observed {_figure(at['observed'])}, AUROC {_figure(at['ipcw']['auroc'])}")
+    at = headline["horizons"][f"{months:g}"]
+    print(f"at {months:g} months: AUPRC {_figure(at['ipcw']['auprc'])}; chance is {_number(at['ipcw']['prevalence'])}")
+    print(f"Brier score {_figure(at['brier'])}; {_number(at['brier_of_incidence'])} for the observed risk alone")
+    print(f"calibration slope {_figure(at['calibration_slope'])}; 1 is ideal")
+    print(f"calibration intercept {_figure(at['calibration_intercept'])}; 0 is ideal")
+    for one in metrics["sets"]:
+        if one["kind"] == "landmark number":
+            auroc = one["horizons"][f"{months:g}"]["ipcw"]["auroc"]
+            print(f"exam {one['name']}: AUROC at {months:g} months {_figure(auroc)}")
+    lead = metrics["lead_time"]
+    print(
+        f"at 90% specificity: alarm in {_figure(lead['alarmed'])} of {lead['diagnosed']} diagnosed patients, median "
+        f"{_figure(lead['median'])} months before the diagnosis"
+    )
     for threshold in metrics["thresholds"]:
         print(
             f"threshold {threshold['name']} ({threshold['threshold']:.3f}): sensitivity "
             f"{_figure(threshold['sensitivity'])}, specificity {_figure(threshold['specificity'])}"
         )
+    baseline = content["clinical_baseline"]
+    if baseline:
+        auroc, difference = (
+            baseline[name]["horizons"][f"{months:g}"]["ipcw"]["auroc"] for name in ("score", "difference")
+        )
+        print(f"aMAP: AUROC {_figure(auroc)}; the bundle has {_figure(difference, '+')} more")
     for comparison in content["comparisons"]:
-        _print_comparison(comparison)
+        _print_comparison(comparison, f"{months:g}")
     for reason, words in LEFT_OUT.items():
         count = cohort["left_out"][reason]
         if count:
@@ -407,22 +563,22 @@ def _print(content: Mapping[str, Any], out: Path) -> None:
     print(NOTICE, file=sys.stderr)
 
 
-def _print_comparison(comparison: Mapping[str, Any]) -> None:
+def _print_comparison(comparison: Mapping[str, Any], key: str) -> None:
     other = f"{comparison['bundle']['name']} {comparison['bundle']['version']}"
     if comparison["problem"]:
         print(f"not compared with {other}: {comparison['problem']}")
         return
-    differences = "; ".join(
-        f"{name.upper() if name != 'brier' else 'Brier score'} {_figure(entry['difference'], '+')}"
-        for name, entry in comparison["differences"].items()
-    )
+    at = comparison["difference"]["horizons"][key]
+    figures = {"AUROC": at["ipcw"]["auroc"], "AUPRC": at["ipcw"]["auprc"], "Brier score": at["brier"]}
+    differences = "; ".join(f"{name} {_figure(figure, '+')}" for name, figure in figures.items())
     print(f"minus {other}, on {comparison['patients']} patients: {differences}")
 
 
 def _figure(interval: Mapping[str, float | None], sign: str = "") -> str:
     """A figure with its interval, in three decimals."""
-    value, low, high = (
-        "–" if number is None else f"{number:{sign}.3f}"
-        for number in (interval["value"], interval["low"], interval["high"])
-    )
+    value, low, high = (_number(interval[name], sign) for name in ("value", "low", "high"))
     return f"{value} (95% interval {low} to {high})"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.3f}"

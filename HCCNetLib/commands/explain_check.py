@@ -20,10 +20,9 @@ from HCCNetLib.commands.evaluate import DEMONSTRATION, preparation_of, require_c
 from HCCNetLib.commands.outputs import CHECK_FILES, write_check, write_json
 from HCCNetLib.commands.predict import add_reading_arguments, check_writable, reading_options
 from HCCNetLib.commands.progress import Progress
-from HCCNetLib.evaluation import RESAMPLES
 from HCCNetLib.evaluation import faithfulness as figures
-from HCCNetLib.evaluation.faithfulness import MapFigures
-from HCCNetLib.evaluation.selection import LEFT_OUT, select_latest_labelled
+from HCCNetLib.evaluation.faithfulness import RESAMPLES, MapFigures
+from HCCNetLib.evaluation.selection import LEFT_OUT, WITHOUT_LABEL, select
 from HCCNetLib.explanation import METHODS, IntegratedGradients, Occlusion, make_explainer
 from HCCNetLib.explanation.check import FORMAT_VERSION, beside
 from HCCNetLib.explanation.faithfulness import STRONGEST, WITHIN_MM
@@ -131,13 +130,16 @@ def _choose(cohort: Cohort, horizon: float, arguments: argparse.Namespace) -> _C
     """Draws patients, those with the diagnosis first; without outcomes everybody has the same chance."""
     left_out = []
     if cohort.outcomes:
-        selection = select_latest_labelled(cohort, horizon)
-        found = [Subject(one.patient, one.label) for one in selection.chosen]
+        selection = select(cohort)
+        latest = [one.latest_labelled(horizon) for one in selection.followed]
+        found = [Subject(*one) for one in latest if one is not None]
         refused = selection.refused
+        counts = {reason: len(ids) for reason, ids in selection.left_out.items()} | {
+            "without_label": latest.count(None)
+        }
+        words = {**LEFT_OUT, "without_label": WITHOUT_LABEL}
         left_out = [
-            {"code": reason, "patients": len(ids), "why": LEFT_OUT[reason]}
-            for reason, ids in selection.left_out.items()
-            if ids
+            {"code": reason, "patients": count, "why": words[reason]} for reason, count in counts.items() if count
         ]
     else:
         found, refused = [Subject(patient, None) for patient in cohort.patients], cohort.refused

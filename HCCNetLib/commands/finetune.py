@@ -13,7 +13,7 @@ from HCCNetLib.commands.progress import Progress
 from HCCNetLib.inference import NOTICE, choose_device
 from HCCNetLib.records import Refusal
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
-from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.cohort import DISEASES, CohortPlan, synthesize
 from HCCNetLib.synthetic.phantom import PhantomModel
 from HCCNetLib.training.configuration import settings_of
 from HCCNetLib.training.distributed import Workers, workers
@@ -119,7 +119,11 @@ def _open(config: FinetuneConfig, crew: Workers) -> Run:
 def make_phantom(config: StageConfig, progress: Progress) -> None:
     """The phantom cohort that a configuration asks for, or what is missing of it."""
     if config.phantom_patients:
-        model = PhantomModel(channels=config.channels, acquisition=AcquisitionModel(spacing=config.phantom_spacing))
+        model = PhantomModel(
+            channels=config.channels,
+            disease=DISEASES[config.phantom_disease](),
+            acquisition=AcquisitionModel(spacing=config.phantom_spacing),
+        )
         plan = CohortPlan(config.phantom_patients, config.phantom_seed, model)
         synthesize(Path(config.cohort), plan, processes=config.processes or os.cpu_count() or 1, progress=progress)
 

@@ -5,19 +5,17 @@ the label on logit(p); the intercept is that of one whose slope is held at 1 (ca
 slope below 1 means risks too extreme, an intercept below 0 risks too high. Probabilities are kept within 1e-6 of 0 and 1
 where their logit is taken, or a single certain mistake would outweigh all others.
 
-Measures ``…_resampled`` take weights (R, N), how often each patient was drawn in each of R resamples, and return (R,).
+Measures ``…_resampled`` take weights (R, N), how much each patient or landmark counts in each of R resamples (IPCW included,
+``follow_up``), and return (R,).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import rankdata
 
-from HCCNetLib.evaluation.intervals import Interval, wilson
 from HCCNetLib.evaluation.scores import Floats, Labels, check_classes
 from HCCNetLib.records import Refusal
 
@@ -25,31 +23,16 @@ CLIP = 1e-6
 
 _STEPS = 100
 _HALVINGS = 30
-_SMALLEST_STEP = 1e-6
+_SMALLEST_STEP = 1e-5
 _ROUNDING = 1e-12
-_MOST_BINS = 10
-_PER_BIN = 10  # patients at least, as long as there are two bins
-
-
-def brier(labels: Labels, risks: Floats) -> float:
-    """Mean squared distance of risk and outcome."""
-    return float(np.mean((risks - labels) ** 2))
+_SPAN = 0.75
 
 
 def brier_resampled(labels: Labels, risks: Floats, weights: Floats) -> Floats:
     """Brier score of each resample."""
-    result: Floats = weights @ (risks - labels) ** 2 / weights.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        result: Floats = weights @ (risks - labels) ** 2 / weights.sum(axis=1)
     return result
-
-
-def calibration_slope(labels: Labels, risks: Floats) -> float:
-    """Slope of the label's log odds over logit(risk); infinite where the classes are separated, NaN for equal risks."""
-    return float(slope_resampled(labels, risks, np.ones((1, len(labels))))[0])
-
-
-def calibration_intercept(labels: Labels, risks: Floats) -> float:
-    """Calibration in the large: by how much the log odds of all risks are too low."""
-    return float(intercept_resampled(labels, risks, np.ones((1, len(labels))))[0])
 
 
 def slope_resampled(labels: Labels, risks: Floats, weights: Floats) -> Floats:
@@ -58,8 +41,41 @@ def slope_resampled(labels: Labels, risks: Floats, weights: Floats) -> Floats:
 
 
 def intercept_resampled(labels: Labels, risks: Floats, weights: Floats) -> Floats:
-    """Calibration in the large of each resample."""
-    return _maximise(_Regression(np.ones((len(labels), 1)), _logits(risks), labels), weights)[:, 0]
+    """Calibration in the large of each resample; ±∞ where it has one class only, NaN where it has nobody."""
+    positive, negative = ((weights[:, kind] > 0).any(axis=1) for kind in (labels, ~labels))
+    solvable = positive & negative
+    result = np.select([positive & ~negative, negative & ~positive], [np.inf, -np.inf], np.nan)
+    if solvable.any():
+        regression = _Regression(np.ones((len(labels), 1)), _logits(risks), labels)
+        result[solvable] = _maximise(regression, weights[solvable])[:, 0]
+    return result
+
+
+def smoothed_resampled(labels: Labels, risks: Floats, weights: Floats, grid: Floats) -> Floats:
+    """(R, K): share of the positives around each of K risks ``grid`` by local logistic regression.
+
+    The regression is on logit(p), as in the slope, with tricube weights over the nearest three quarters, the usual span of
+    loess (Austin and Steyerberg, Stat Med 2014;33:517). The first resample is fitted; the others take one step of Newton's
+    from it, which is enough near it: leave out few, as the jackknife does. NaN where the classes are separated around.
+    """
+    x, places = _logits(risks), _logits(grid)
+    return np.stack([_smoothed_at(labels, x - place, weights) for place in places], axis=1)
+
+
+def _smoothed_at(labels: Labels, x: Floats, weights: Floats) -> Floats:
+    distance = np.abs(x)
+    order = np.argsort(distance)
+    within = np.cumsum(weights[0, order])
+    width = distance[order][np.searchsorted(within, _SPAN * within[-1])] + CLIP
+    near = np.flatnonzero(distance < width)
+    x, labels = x[near], labels[near]
+    local = weights[:, near] * (1 - (distance[near] / width) ** 3) ** 3
+    line = _fit_lines(labels, x, local[:1])
+    if not np.isfinite(line).all():
+        return np.full(len(weights), np.nan)
+    regression = _Regression(np.stack([np.ones(len(x)), x], axis=1), np.zeros(len(x)), labels)
+    result: Floats = expit(line[0, 0] + regression.step(line, local)[:, 0])
+    return result
 
 
 def fit_recalibration(probabilities: Floats, labels: Labels) -> tuple[float, float]:
@@ -96,45 +112,6 @@ def recalibrate(probabilities: Floats, slope: float, intercept: float) -> Floats
     return result
 
 
-@dataclass(frozen=True)
-class CalibrationBin:
-    """Patients with similar risks.
-
-    Args:
-        count: patients.
-        positives: among them.
-        low: smallest risk.
-        high: largest risk.
-        mean: of their risks.
-        observed: share of the positives with Wilson's interval.
-    """
-
-    count: int
-    positives: int
-    low: float
-    high: float
-    mean: float
-    observed: Interval
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return {**vars(self), "observed": self.observed.to_dict()}
-
-
-def calibration_bins(labels: Labels, risks: Floats) -> list[CalibrationBin]:
-    """Up to ten bins of about equally many patients (at least about ten each), equal risks in one bin."""
-    wanted = int(np.clip(len(labels) // _PER_BIN, 2, _MOST_BINS))
-    # Equal risks have one mean rank and so one place.
-    place = np.floor(wanted * (rankdata(risks) - 0.5) / len(risks)).astype(np.intp)
-    return [_bin(labels[place == n], risks[place == n]) for n in np.unique(place)]
-
-
-def _bin(labels: Labels, risks: Floats) -> CalibrationBin:
-    count, positives = len(labels), int(labels.sum())
-    observed = wilson(positives, count)
-    return CalibrationBin(count, positives, float(risks.min()), float(risks.max()), float(risks.mean()), observed)
-
-
 def _logits(probabilities: Floats) -> Floats:
     result: Floats = logit(np.clip(probabilities, CLIP, 1 - CLIP))
     return result
@@ -144,8 +121,8 @@ def _fit_lines(labels: Labels, x: Floats, weights: Floats) -> Floats:
     """(R, 2): intercept and slope of the logistic regression of the labels on x (N,) in each resample."""
     drawn = weights > 0
     positive, negative = drawn & labels, drawn & ~labels
-    lowest = [np.where(kind, x, np.inf).min(axis=1) for kind in (positive, negative)]
-    highest = [np.where(kind, x, -np.inf).max(axis=1) for kind in (positive, negative)]
+    lowest = [np.where(kind, x, np.inf).min(axis=1, initial=np.inf) for kind in (positive, negative)]
+    highest = [np.where(kind, x, -np.inf).max(axis=1, initial=-np.inf) for kind in (positive, negative)]
     # Also where they touch in one value the likelihood rises for ever.
     upward, downward = lowest[0] >= highest[1], highest[0] <= lowest[1]
     solvable = ~(upward | downward)
@@ -192,24 +169,40 @@ class _Regression:
 
 
 def _maximise(regression: _Regression, weights: Floats) -> Floats:
-    """(R, P): the coefficients of greatest likelihood in each resample, by Newton's method with halved steps."""
-    found = np.zeros((len(weights), regression.design.shape[1]))
-    best = regression.log_likelihood(found, weights)
+    """(R, P): the coefficients of greatest likelihood in each resample, by Newton's method with halved steps.
+
+    All resamples start from the greatest likelihood of their mean weights, which is near.
+    """
+    size = regression.design.shape[1]
+    start = _ascend(regression, weights.mean(axis=0, keepdims=True), np.zeros((1, size)))
+    return _ascend(regression, weights, np.repeat(start, len(weights), axis=0))
+
+
+def _ascend(regression: _Regression, weights: Floats, found: Floats) -> Floats:
+    """(R, P): Newton's method from ``found``."""
     rows = np.arange(len(weights))  # those still on their way
+    reach = np.abs(regression.design).max(axis=0)
     for _ in range(_STEPS):
-        step = regression.step(found[rows], weights[rows])
-        gained = np.zeros(len(rows))
-        for _ in range(_HALVINGS):
-            value = regression.log_likelihood(found[rows] + step, weights[rows])
-            gained = value - best[rows]
-            overshot = gained < -_ROUNDING * (1 + np.abs(best[rows]))
-            if not overshot.any():
-                break
-            step[overshot] /= 2
+        part = weights if len(rows) == len(weights) else weights[rows]
+        step = regression.step(found[rows], part)
+        # A step that changes no log odds by more than 1 always gains: the curvature changes by less than a factor of e.
+        far = np.abs(step) @ reach > 1
+        if far.any():
+            step[far] = _halve(regression, found[rows[far]], step[far], part[far])
         found[rows] += step
-        best[rows] += gained
         # Steps shrink quadratically: after one this small the next is below rounding.
         rows = rows[np.abs(step).max(axis=1) > _SMALLEST_STEP]
         if not len(rows):
             break
     return found
+
+
+def _halve(regression: _Regression, start: Floats, step: Floats, weights: Floats) -> Floats:
+    """Steps (R, P) as long as they don't lose likelihood."""
+    before = regression.log_likelihood(start, weights)
+    for _ in range(_HALVINGS):
+        overshot = regression.log_likelihood(start + step, weights) - before < -_ROUNDING * (1 + np.abs(before))
+        if not overshot.any():
+            break
+        step[overshot] /= 2
+    return step

@@ -1,7 +1,7 @@
 """How well risks tell those who fall ill from those who don't.
 
-Measures ``…_resampled`` take weights (R, N), how often each patient was drawn in each of R resamples, and return (R,);
-the plain ones take everyone once.
+Measures ``…_resampled`` take weights (R, N), how much each patient or landmark counts in each of R resamples (IPCW included,
+``follow_up``), and return (R,); the plain ones take everyone once.
 """
 
 from __future__ import annotations
@@ -16,46 +16,46 @@ def auroc(labels: Labels, risks: Floats) -> float:
     return float(auroc_resampled(labels, risks, np.ones((1, len(labels))))[0])
 
 
-def average_precision(labels: Labels, risks: Floats) -> float:
-    """Area under the precision–recall curve as the step-wise sum Σ (Rₙ − Rₙ₋₁) Pₙ, tied risks taken together.
-
-    Chance level is the prevalence, with which it must be reported.
-    """
-    return float(average_precision_resampled(labels, risks, np.ones((1, len(labels))))[0])
-
-
 def auroc_resampled(labels: Labels, risks: Floats, weights: Floats) -> Floats:
     """AUROC of each resample: Mann–Whitney's U over the distinct risks; NaN where a resample has one class only."""
-    positive, negative = _by_risk(labels, risks, weights)
-    below = np.cumsum(negative, axis=1) - negative
-    pairs = positive.sum(axis=1) * negative.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = (positive * (below + negative / 2)).sum(axis=1) / pairs
-    return result
+    return areas_resampled(labels, risks, weights)[0]
 
 
-def average_precision_resampled(labels: Labels, risks: Floats, weights: Floats) -> Floats:
-    """Average precision of each resample; NaN where it has no positive."""
+def areas_resampled(labels: Labels, risks: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """AUROC and average precision of each resample, at the cost of one.
+
+    Average precision is the area under the precision–recall curve as the step-wise sum Σ (Rₙ − Rₙ₋₁) Pₙ, tied risks taken
+    together. Chance is the prevalence, with which it must be reported.
+    """
+    if not len(labels):
+        return np.full(len(weights), np.nan), np.full(len(weights), np.nan)
     positive, negative = _by_risk(labels, -risks, weights)
-    true, called = np.cumsum(positive, axis=1), np.cumsum(positive + negative, axis=1)
+    true, false = np.cumsum(positive, axis=1), np.cumsum(negative, axis=1)
+    positives, negatives = true[:, -1], false[:, -1]
+    # Of the negatives, those below and half of the tied: all but those called already and the other half.
+    ordered = negatives * positives - np.einsum("rk,rk->r", positive, false - negative / 2)
+    called = true + false
     precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = (positive * precision).sum(axis=1) / positive.sum(axis=1)
-    return result
+        return ordered / (positives * negatives), np.einsum("rk,rk->r", positive, precision) / positives
 
 
-def roc_points(labels: Labels, risks: Floats) -> Floats:
+def roc_points(labels: Labels, risks: Floats, weights: Floats | None = None) -> Floats:
     """(K, 2): false and true positive rate from nobody called positive to everybody, a point per distinct risk."""
-    positive, negative = _by_risk(labels, -risks, np.ones((1, len(labels))))
+    positive, negative = _by_risk(labels, -risks, _row(labels, weights))
     rates = [np.concatenate([[0.0], np.cumsum(kind[0]) / kind.sum()]) for kind in (negative, positive)]
     return np.stack(rates, axis=1)
 
 
-def pr_points(labels: Labels, risks: Floats) -> Floats:
+def pr_points(labels: Labels, risks: Floats, weights: Floats | None = None) -> Floats:
     """(K, 2): recall and precision, highest risks first, a point per distinct risk."""
-    positive, negative = _by_risk(labels, -risks, np.ones((1, len(labels))))
+    positive, negative = _by_risk(labels, -risks, _row(labels, weights))
     true, called = np.cumsum(positive[0]), np.cumsum(positive[0] + negative[0])
     return np.stack([true / positive.sum(), true / called], axis=1)
+
+
+def _row(labels: Labels, weights: Floats | None) -> Floats:
+    return np.ones((1, len(labels))) if weights is None else weights[None]
 
 
 def _by_risk(labels: Labels, risks: Floats, weights: Floats) -> tuple[Floats, Floats]:

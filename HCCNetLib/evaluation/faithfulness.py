@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from HCCNetLib.evaluation.bootstrap import RESAMPLES
 from HCCNetLib.evaluation.intervals import Interval, percentile_interval, wilson
 
 METHOD = (
     "of counted patients, Wilson's 95% interval; of means over patients, the 95% percentile bootstrap over patients, "
     "with 2 patients or more"
 )
+RESAMPLES = 2000
 _CHUNK = 250  # resamples in memory at once
 
 Curves = NDArray[np.float64]

@@ -42,7 +42,7 @@ def percentile_interval(values: NDArray[np.float64]) -> Interval:
     return Interval(_finite(estimate), _finite(low), _finite(high))
 
 
-def wilson(successes: int, count: int) -> Interval:
+def wilson(successes: float, count: int) -> Interval:
     """A proportion with Wilson's score interval (J Am Stat Assoc 1927;22:209); None where there is nobody."""
     if not count:
         return Interval(None, None, None)

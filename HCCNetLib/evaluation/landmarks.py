@@ -12,9 +12,9 @@ class Landmarks:
     """A patient's exams as landmarks.
 
     Args:
-        patient: exams before the diagnosis only; None where none is left.
-        labels: one per exam of ``patient``, as landmark; None where nobody knows.
-        dropped: exams on or after the diagnosis.
+        patient: exams before the diagnosis or competing event only; None where none is left.
+        labels: one per exam of ``patient``, as landmark; None where it is not known.
+        dropped: exams on or after that event.
     """
 
     patient: Patient | None
@@ -32,8 +32,36 @@ class Landmarks:
         return self.labels.count(None)
 
 
+def before_event(patient: Patient, outcome: Outcome) -> tuple[Patient | None, int]:
+    """The patient's exams before the diagnosis or a competing event, None where there is none, and how many are dropped.
+
+    Args:
+        patient: all exams.
+        outcome: of the same patient.
+
+    Raises:
+        Refusal: ``seen_before_exam``: the patient was last seen before the latest exam that is kept.
+    """
+    if outcome.patient_id != patient.patient_id:
+        raise ValueError("the outcome is another patient's")
+    event = outcome.event_date
+    kept = tuple(exam for exam in patient.exams if event is None or exam.date < event)
+    dropped = len(patient.exams) - len(kept)
+    if not kept:
+        return None, dropped
+    latest = kept[-1]
+    if outcome.followed_until < latest.date:
+        # A patient who was examined was seen: one of the two dates is wrong, and either changes the label.
+        message = (
+            f"The outcomes say that the patient was last seen on {outcome.last_seen_date.isoformat()}, before exam "
+            f"{latest.exam_id} of {latest.date.isoformat()}. Correct last_seen_date or the exam's date."
+        )
+        raise Refusal("seen_before_exam", message, latest.exam_id)
+    return replace(patient, exams=kept), dropped
+
+
 def find_landmarks(patient: Patient, outcome: Outcome, horizon: float) -> Landmarks:
-    """Drops the exams on or after the diagnosis and labels the others.
+    """The exams before the diagnosis or a competing event, each with its label.
 
     Args:
         patient: all exams.
@@ -41,22 +69,8 @@ def find_landmarks(patient: Patient, outcome: Outcome, horizon: float) -> Landma
         horizon: months after the landmark within which the diagnosis counts.
 
     Raises:
-        Refusal: ``seen_before_exam``: the patient was last seen before the latest exam that is kept.
+        Refusal: as ``before_event``.
     """
-    if outcome.patient_id != patient.patient_id:
-        raise ValueError("the outcome is another patient's")
-    diagnosis = outcome.diagnosis_date
-    kept = tuple(exam for exam in patient.exams if diagnosis is None or exam.date < diagnosis)
-    dropped = len(patient.exams) - len(kept)
-    if not kept:
-        return Landmarks(None, (), dropped)
-    latest = kept[-1]
-    if outcome.last_seen_date < latest.date:
-        # Whoever was examined was seen: one of the two dates is wrong, and either changes the label.
-        message = (
-            f"The outcomes say that the patient was last seen on {outcome.last_seen_date.isoformat()}, before exam "
-            f"{latest.exam_id} of {latest.date.isoformat()}. Correct last_seen_date or the exam's date."
-        )
-        raise Refusal("seen_before_exam", message, latest.exam_id)
-    labels = tuple(landmark_label(outcome, exam.date, horizon) for exam in kept)
-    return Landmarks(replace(patient, exams=kept), labels, dropped)
+    kept, dropped = before_event(patient, outcome)
+    exams = () if kept is None else kept.exams
+    return Landmarks(kept, tuple(landmark_label(outcome, exam.date, horizon) for exam in exams), dropped)

@@ -1,28 +1,41 @@
-"""Who of a cohort is judged, from which exam, and who is left out for which reason."""
+"""Which patients of a cohort can be judged, and why the others are left out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from HCCNetLib.evaluation.landmarks import find_landmarks
-from HCCNetLib.records import Cohort, Patient, Refusal
+from HCCNetLib.evaluation.landmarks import before_event
+from HCCNetLib.records import Cohort, Outcome, Patient, Refusal, landmark_label
 
 # Nothing is wrong with these patients, and yet they can't be judged.
 LEFT_OUT: Mapping[str, str] = {
     "not_in_part": "not in the part of the split that was asked for",
     "without_outcome": "no outcome known",
-    "diagnosed_before": "no exam before the diagnosis",
-    "without_label": "no exam followed for the whole horizon (censored)",
+    "diagnosed_before": "no exam before the diagnosis or a competing event",
 }
+WITHOUT_LABEL = "no exam followed for the whole horizon (censored)"
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A patient as known at the landmark, and whether the diagnosis came within the horizon after it."""
+class Followed:
+    """A patient and what became of the patient.
+
+    Args:
+        patient: exams before the diagnosis or a competing event only; each is a landmark.
+        outcome: of the patient.
+    """
 
     patient: Patient
-    label: bool
+    outcome: Outcome
+
+    def latest_labelled(self, horizon: float) -> tuple[Patient, bool] | None:
+        """The patient as known at the latest exam whose outcome within the horizon is known, and that outcome."""
+        for exam in reversed(self.patient.exams):
+            label = landmark_label(self.outcome, exam.date, horizon)
+            if label is not None:
+                return self.patient.until(exam), label
+        return None
 
 
 @dataclass(frozen=True)
@@ -30,65 +43,50 @@ class Selection:
     """What of a cohort can be judged.
 
     Args:
-        chosen: one landmark per patient, the latest labelled.
+        followed: patients with a landmark.
         left_out: reason → patient ids, a key for each of ``LEFT_OUT``.
         refused: patient id → why the patient's files or dates can't be used.
-        exams: how many are read (``used``), lie after the landmark of a chosen patient (``after_landmark``), or on or after
-            a diagnosis (``from_diagnosis_on``).
+        dropped: exams on or after a diagnosis or competing event.
     """
 
-    chosen: tuple[Chosen, ...]
+    followed: tuple[Followed, ...]
     left_out: Mapping[str, tuple[str, ...]]
     refused: Mapping[str, Refusal]
-    exams: Mapping[str, int]
+    dropped: int
 
 
-def select_latest_labelled(cohort: Cohort, horizon: float, part: frozenset[str] | None = None) -> Selection:
-    """Each patient's latest labelled exam as landmark.
+def select(cohort: Cohort, part: frozenset[str] | None = None) -> Selection:
+    """The patients whose exams can be landmarks.
 
     Args:
         cohort: with outcomes.
-        horizon: months.
         part: ids of the patients to look at; None for all.
     """
     left_out: dict[str, list[str]] = {reason: [] for reason in LEFT_OUT}
-    exams = {"used": 0, "after_landmark": 0, "from_diagnosis_on": 0}
     refused: dict[str, Refusal] = {}
-    chosen: list[Chosen] = []
-    for patient_id, refusal in cohort.refused.items():
-        if part is None or patient_id in part:
-            refused[patient_id] = refusal
-        else:
+    followed: list[Followed] = []
+    dropped = 0
+    for patient_id in [*cohort.refused, *(patient.patient_id for patient in cohort.patients)]:
+        if part is not None and patient_id not in part:
             left_out["not_in_part"].append(patient_id)
+        elif patient_id in cohort.refused:
+            refused[patient_id] = cohort.refused[patient_id]
     for patient in cohort.patients:
-        try:
-            found = _choose(patient, cohort, horizon, part, exams)
-        except Refusal as refusal:
-            refused[patient.patient_id] = refusal
+        patient_id = patient.patient_id
+        if part is not None and patient_id not in part:
             continue
-        if isinstance(found, Chosen):
-            chosen.append(found)
+        outcome = cohort.outcomes.get(patient_id)
+        if outcome is None:
+            left_out["without_outcome"].append(patient_id)
+            continue
+        try:
+            kept, count = before_event(patient, outcome)
+        except Refusal as refusal:
+            refused[patient_id] = refusal
+            continue
+        dropped += count
+        if kept is None:
+            left_out["diagnosed_before"].append(patient_id)
         else:
-            left_out[found].append(patient.patient_id)
-    return Selection(tuple(chosen), {reason: tuple(ids) for reason, ids in left_out.items()}, refused, exams)
-
-
-def _choose(
-    patient: Patient, cohort: Cohort, horizon: float, part: frozenset[str] | None, exams: dict[str, int]
-) -> Chosen | str:
-    """The patient at the landmark, or the reason why there is none; counts exams."""
-    if part is not None and patient.patient_id not in part:
-        return "not_in_part"
-    outcome = cohort.outcomes.get(patient.patient_id)
-    if outcome is None:
-        return "without_outcome"
-    landmarks = find_landmarks(patient, outcome, horizon)
-    exams["from_diagnosis_on"] += landmarks.dropped
-    if landmarks.patient is None:
-        return "diagnosed_before"
-    if not landmarks.labelled:
-        return "without_label"
-    latest, kept = landmarks.labelled[-1], landmarks.patient.exams
-    exams["used"] += latest + 1
-    exams["after_landmark"] += len(kept) - latest - 1
-    return Chosen(landmarks.patient.until(kept[latest]), bool(landmarks.labels[latest]))
+            followed.append(Followed(kept, outcome))
+    return Selection(tuple(followed), {reason: tuple(ids) for reason, ids in left_out.items()}, refused, dropped)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from HCCNetLib.evaluation.intervals import wilson
-from HCCNetLib.evaluation.scores import Floats, Labels, Scores, check_classes
+from HCCNetLib.evaluation.follow_up import Censoring, FollowUp, Integers, weights_at
+from HCCNetLib.evaluation.intervals import Interval
+from HCCNetLib.evaluation.replicates import jackknife_weights, share_interval
+from HCCNetLib.evaluation.scores import Floats, Labels, check_classes
 from HCCNetLib.records import Refusal
 
 TARGET = 0.90
@@ -52,21 +54,35 @@ def choose_thresholds(risks: Floats, labels: Labels) -> list[dict[str, Any]]:
     ]
 
 
-def at_thresholds(scores: Scores, thresholds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How given thresholds do on these patients.
+def at_thresholds(
+    follow_up: FollowUp, risks: Floats, horizon: float, thresholds: Sequence[Mapping[str, Any]], seed: int = 0
+) -> list[dict[str, Any]]:
+    """How given thresholds do at a horizon, by IPCW.
 
     Args:
-        scores: the patients.
+        follow_up: N landmarks.
+        risks: (N,).
+        horizon: months.
         thresholds: each with ``name``, ``threshold`` and perhaps ``chosen_for``, as in a bundle.
+        seed: of the intervals.
 
     Returns:
-        Per threshold: sensitivity, specificity, positive and negative predictive value, each with Wilson's interval, and
-        the four counts.
+        Per threshold: sensitivity, specificity, positive and negative predictive value with intervals, and the four counts
+        of landmarks whose outcome is known.
 
     Raises:
         Refusal: ``bad_threshold``: a threshold has no name or is no number from 0 to 1.
     """
-    return [_at(scores, *checked_threshold(entry)) for entry in thresholds]
+    checked = [checked_threshold(entry) for entry in thresholds]
+    weights = jackknife_weights(follow_up.patients, np.ones(len(follow_up)), seed)
+    ipcw = weights_at(follow_up, horizon, weights, Censoring(follow_up, weights))
+    known, cases = follow_up.known(horizon), follow_up.cases(horizon)
+    return [
+        {"name": name, "threshold": threshold, "chosen_for": chosen_for}
+        | _shares(follow_up.patients, risks >= threshold, cases, ipcw)
+        | _counts((risks >= threshold)[known], cases[known])
+        for name, threshold, chosen_for in checked
+    ]
 
 
 def checked_threshold(entry: Mapping[str, Any]) -> tuple[str, float, str]:
@@ -86,24 +102,31 @@ def checked_threshold(entry: Mapping[str, Any]) -> tuple[str, float, str]:
     return name, float(threshold or 0.0), str(entry.get("chosen_for") or "")
 
 
-def _at(scores: Scores, name: str, threshold: float, chosen_for: str) -> dict[str, Any]:
-    called = scores.risks >= threshold
-    true = int((called & scores.labels).sum())
-    false = int((called & ~scores.labels).sum())
-    missed = scores.positives - true
-    cleared = len(scores.labels) - true - false - missed
+def _shares(patients: Integers, called: Labels, cases: Labels, weights: Floats) -> dict[str, Any]:
+    """Each share is that of a set of landmarks within another; its interval knows how many patients the other has."""
+    shares = {
+        "sensitivity": (called & cases, cases),
+        "specificity": (~called & ~cases, ~cases),
+        "ppv": (called & cases, called),
+        "npv": (~called & ~cases, ~called),
+    }
+    found = {}
+    for name, (part, whole) in shares.items():
+        counted = whole & (weights[0] > 0)
+        with np.errstate(invalid="ignore"):
+            values = (weights @ part) / (weights @ whole)
+        nobody = not counted.any()
+        interval = Interval(None, None, None) if nobody else share_interval(values, len(np.unique(patients[counted])))
+        found[name] = interval.to_dict()
+    return found
+
+
+def _counts(called: Labels, cases: Labels) -> dict[str, int]:
     return {
-        "name": name,
-        "threshold": threshold,
-        "chosen_for": chosen_for,
-        "sensitivity": wilson(true, true + missed).to_dict(),
-        "specificity": wilson(cleared, cleared + false).to_dict(),
-        "ppv": wilson(true, true + false).to_dict(),
-        "npv": wilson(cleared, cleared + missed).to_dict(),
-        "true_positives": true,
-        "false_positives": false,
-        "false_negatives": missed,
-        "true_negatives": cleared,
+        "true_positives": int((called & cases).sum()),
+        "false_positives": int((called & ~cases).sum()),
+        "false_negatives": int((~called & cases).sum()),
+        "true_negatives": int((~called & ~cases).sum()),
     }
 
 

@@ -133,10 +133,15 @@ class _Questions:
         times = tuple(description.times_of([dates[i] for i in row]) for row in members)
         return cls(members, times)
 
+    @property
+    def landmark_rows(self) -> list[int]:
+        """The rows with each exam as landmark, oldest first."""
+        count = (len(self.members) + 1) // 2  # 1 + (n - 1) + (n - 1) rows
+        return [*range(count, len(self.members)), 0]
+
     def as_of(self, device: torch.device) -> tuple[Reading, ...]:
         """What is read with each exam as landmark, oldest first."""
-        count = (len(self.members) + 1) // 2  # 1 + (n - 1) + (n - 1) rows
-        rows = [*range(count, len(self.members)), 0]
+        rows = self.landmark_rows
         return tuple(Reading(self.members[row], torch.tensor(self.times[row], device=device)) for row in rows)
 
     def batch(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -213,8 +218,15 @@ class Predictor:
             prepared.append(prepare_exam(exam, description.channels, description.preprocessing, allow_missing))
         return tuple(prepared)
 
-    @refusing_a_full_gpu()
-    @torch.no_grad()
+    def risks_at_every_exam(self, patient: Patient, prepared: Sequence[PreparedExam]) -> NDArray[np.float64]:
+        """Each member's raw probability with each exam as landmark, oldest first: (members, exams).
+
+        Raises:
+            Refusal: the GPU's memory does not suffice, or a network's output is not a number.
+        """
+        questions = _Questions.about(patient, self.bundle)
+        return self._ask(questions, prepared, (), None, Stopwatch())[0][:, questions.landmark_rows]
+
     def predict_prepared(
         self,
         patient: Patient,
@@ -229,6 +241,19 @@ class Predictor:
         """
         watch = Stopwatch()
         questions = _Questions.about(patient, self.bundle)
+        return self._assemble(patient, prepared, *self._ask(questions, prepared, observers, progress, watch), watch)
+
+    @refusing_a_full_gpu()
+    @torch.no_grad()
+    def _ask(
+        self,
+        questions: _Questions,
+        prepared: Sequence[PreparedExam],
+        observers: Sequence[MemberObserver],
+        progress: Progress | None,
+        watch: Stopwatch,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Every member's answers: probabilities (members, questions), and the mean attention (S,) of the whole series."""
         images = torch.from_numpy(np.stack([p.data for p in prepared])).to(self.device)
         field = torch.from_numpy(np.stack([p.window.read_mask for p in prepared])).to(self.device)
         voxel_mm = self.bundle.description.preprocessing.spacing_mm
@@ -250,7 +275,7 @@ class Predictor:
         if not np.isfinite(probabilities).all():
             raise Refusal("not_finite", "A network's output is not a number: the bundle's weights can't be used.")
         _tell(progress, "predicting", count, count)
-        return self._assemble(patient, prepared, np.stack(probabilities), np.mean(attentions, axis=0), watch)
+        return np.stack(probabilities), np.mean(attentions, axis=0)
 
     def _member(self, index: int) -> HCCNet:
         if index in self._kept:

@@ -42,7 +42,7 @@ from HCCNetLib.readers.exams import (
 )
 from HCCNetLib.readers.folders import entries, holds_images, is_patient_folder, name_as_given, passed_over
 from HCCNetLib.readers.images import image_stem, open_image
-from HCCNetLib.readers.outcomes import make_cohort, outcomes_beside, outcomes_in
+from HCCNetLib.readers.outcomes import OUTCOME_COLUMNS, make_cohort, outcomes_beside, outcomes_in
 from HCCNetLib.readers.rows import CONTROLS, read_rows
 from HCCNetLib.readers.series import SeriesFacts, is_derived, name_of_series
 from HCCNetLib.records import Cohort, Confidence, Exam, FoundImage, Image, Outcome, Patient, Problem, Refusal
@@ -189,17 +189,19 @@ def _beside_subjects(folder: Path) -> list[Problem]:
 
 
 def read_participants(path: Path) -> dict[str, Outcome]:
-    """The outcomes in ``participants.tsv``: columns ``diagnosis_date`` and ``last_seen_date``; none without them.
+    """The outcomes in ``participants.tsv``: the columns of ``outcomes.csv``; none without them.
 
     Raises:
         Refusal: one of the columns alone, or a wrong date; names the row.
     """
     rows = read_rows(path, ("participant_id",))
-    columns = [name for name in ("diagnosis_date", "last_seen_date") if name in rows[0][1]]
+    columns = [name for name in OUTCOME_COLUMNS if name in rows[0][1]]
     if not columns:
         return {}
-    if len(columns) == 1:
-        message = f"{path.name} has the column {columns[0]}, but outcomes need diagnosis_date and last_seen_date."
+    if not {"diagnosis_date", "last_seen_date"} <= set(columns):
+        message = (
+            f"{path.name} has the column(s) {', '.join(columns)}, but outcomes need diagnosis_date and last_seen_date."
+        )
         raise Refusal("missing_column", message)
     known: list[tuple[int, dict[str, str]]] = []
     for number, row in rows:

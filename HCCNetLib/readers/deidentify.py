@@ -377,11 +377,14 @@ def _problems(problems: Iterable[Problem], texts: _Texts, exam_id: str | None = 
 
 
 def _outcome(outcome: Outcome, pseudonyms: Pseudonyms) -> Outcome:
-    who, diagnosis = outcome.patient_id, outcome.diagnosis_date
+    def shifted(date: datetime.date | None) -> datetime.date | None:
+        return None if date is None else pseudonyms.shift(outcome.patient_id, date)
+
     return Outcome(
-        patient_id=pseudonyms.name_of(who),
-        diagnosis_date=None if diagnosis is None else pseudonyms.shift(who, diagnosis),
-        last_seen_date=pseudonyms.shift(who, outcome.last_seen_date),
+        patient_id=pseudonyms.name_of(outcome.patient_id),
+        diagnosis_date=shifted(outcome.diagnosis_date),
+        last_seen_date=pseudonyms.shift(outcome.patient_id, outcome.last_seen_date),
+        competing_date=shifted(outcome.competing_date),
     )
 
 

@@ -12,10 +12,14 @@ from HCCNetLib.records import Cohort, Outcome, Patient, Problem, Refusal
 
 OUTCOMES_FILE = "outcomes.csv"
 _COLUMNS = ("patient_id", "diagnosis_date", "last_seen_date")
+OUTCOME_COLUMNS = ("diagnosis_date", "last_seen_date", "competing_event", "competing_date")
 
 
 def read_outcomes(path: Path) -> dict[str, Outcome]:
     """Reads ``patient_id, diagnosis_date (empty if none), last_seen_date``.
+
+    Optional columns name an event after which no diagnosis can come: ``competing_date``, and in words ``competing_event``
+    (death, transplant).
 
     Raises:
         Refusal: a column or date is missing or wrong, or a patient stands there twice; names the row.
@@ -31,14 +35,34 @@ def outcomes_in(table: str, rows: Iterable[tuple[int, Mapping[str, str]]]) -> di
         patient_id = row["patient_id"]
         if patient_id in outcomes:
             raise Refusal("outcome_twice", f"{where}: this patient stands there already. Keep one row per patient.")
-        diagnosis = parse_date(row["diagnosis_date"]) if row["diagnosis_date"] else None
-        last_seen = parse_date(row["last_seen_date"])
-        if last_seen is None or (row["diagnosis_date"] and diagnosis is None):
-            raise Refusal("bad_date", f"{where}: dates must be written 2021-03-14 (diagnosis_date may be empty).")
-        if diagnosis is not None and last_seen < diagnosis:
-            raise Refusal("bad_date", f"{where}: last_seen_date lies before diagnosis_date.")
-        outcomes[patient_id] = Outcome(patient_id, diagnosis, last_seen)
+        outcomes[patient_id] = _outcome(where, patient_id, row)
     return outcomes
+
+
+def _outcome(where: str, patient_id: str, row: Mapping[str, str]) -> Outcome:
+    diagnosis, last_seen, competing = (
+        parse_date(row[name]) if row.get(name) else None
+        for name in ("diagnosis_date", "last_seen_date", "competing_date")
+    )
+    wrong = [n for n, d in (("diagnosis_date", diagnosis), ("competing_date", competing)) if row.get(n) and d is None]
+    if last_seen is None or wrong:
+        message = (
+            f"{where}: dates must be written 2021-03-14 (diagnosis_date and competing_date may be empty, last_seen_date "
+            f"may not)."
+        )
+        raise Refusal("bad_date", message)
+    if row.get("competing_event") and competing is None:
+        message = f"{where}: competing_event names an event and competing_date is empty. Fill in its date."
+        raise Refusal("missing_date", message)
+    if diagnosis is not None and last_seen < diagnosis:
+        raise Refusal("bad_date", f"{where}: last_seen_date lies before diagnosis_date.")
+    if diagnosis is not None and competing is not None and competing < diagnosis:
+        message = (
+            f"{where}: competing_date lies before diagnosis_date; no diagnosis can come after a competing event. Correct "
+            f"one of them."
+        )
+        raise Refusal("bad_date", message)
+    return Outcome(patient_id, diagnosis, last_seen, competing)
 
 
 @dataclass(frozen=True)

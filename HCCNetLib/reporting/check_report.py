@@ -286,7 +286,7 @@ def _limits(cohort: Mapping[str, Any]) -> str:
     if cohort["phantom"]:
         limits.insert(
             0,
-            "The phantom is simpler than a patient: one target lesion, few distractors, no motion within an exam. Maps that "
+            "The phantom is simpler than a patient: round lesions, simple organs, no motion within an exam. Maps that "
             "find the lesion here may fail on patients.",
         )
     return (

@@ -6,15 +6,14 @@ move with the breath; body wall, spine and great vessels do not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from HCCNetLib.preprocessing.geometry import scaling, translation
-from HCCNetLib.records import Affine
-from HCCNetLib.synthetic.shapes import Capsule, Ellipsoid, Points, Shape, Tube, Vector, Volume, smooth_minimum
+from HCCNetLib.synthetic.shapes import Capsule, Ellipsoid, Points, Shape, Texture, Tube, Vector, Volume, smooth_minimum
 
 _TEXTURE_STEP = 4.0  # mm
 _TEXTURE_SIZE = (56, 56, 56)
@@ -23,19 +22,6 @@ _BOWEL_STEP = 10.0
 _BOWEL_SIZE = (32, 24, 28)
 _LIVER_CREASE = 25.0  # mm over which the lobes run into each other
 _WALL_GAP = 3.0  # mm between organs and the body wall
-
-
-@dataclass(frozen=True)
-class Texture:
-    """Noise of SD 1 fixed in the patient.
-
-    Args:
-        values: (X, Y, Z) on a coarse grid.
-        affine: of ``values`` to anatomical space.
-    """
-
-    values: Volume
-    affine: Affine
 
 
 @dataclass(frozen=True)
@@ -64,8 +50,13 @@ class Liver:
 class Within:
     """The part of a body inside the abdominal cavity: a ``Shape``."""
 
-    body: Shape
+    body: Ellipsoid
     cavity: Tube
+
+    def resized(self, factor: float) -> Within:
+        """The same with a body of another size."""
+        a, b, c = (axis * factor for axis in self.body.semi_axes)
+        return replace(self, body=replace(self.body, semi_axes=(a, b, c)))
 
     def distance(self, at: Points) -> Volume:
         """The larger of both distances."""

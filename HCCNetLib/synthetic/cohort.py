@@ -1,9 +1,11 @@
 """The phantom cohort as files: form 2 with outcomes, the truth beside it, and a card that says how it was made.
 
-``<patient>/<date>/<channel>.nii.gz``, ``outcomes.csv``, ``cohort.json``, ``README.md``, and what no model may read:
-``truth/<patient>/truth.json``, ``truth/<patient>/<date>/lesion.nii.gz`` and ``organs.nii.gz``, and ``truth/exams.csv``, the
-lesion's size per exam, which training may be told beside the labels (and then says so in the bundle). Files are byte-identical
-for one seed with one version of numpy, scipy and zlib on one kind of processor, whatever the number of processes.
+``<patient>/<date>/<channel>.nii.gz``, ``outcomes.csv``, ``clinical.csv`` (surveillance: the scanner of each exam),
+``cohort.json``, ``README.md``, and what no model may read: ``truth/<patient>/truth.json``,
+``truth/<patient>/<date>/lesion.nii.gz`` and ``organs.nii.gz``, and ``truth/exams.csv``: per exam the size of the lesions, which
+training may use beside the labels (and then says so in the bundle), and, of surveillance, the true risk. Files are
+byte-identical for one seed with one version of numpy, scipy and zlib on one kind of processor, whatever the number of
+processes.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import shutil
 import signal
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -29,25 +31,32 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from HCCNetLib.preprocessing.geometry import apply_affine
+from HCCNetLib.readers.clinical import CLINICAL_FILE
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE
 from HCCNetLib.records import PHANTOM_MARK, Grid, Refusal
-from HCCNetLib.synthetic.disease import Course, draw_courses, sphere_ml
+from HCCNetLib.synthetic.disease import Course, draw_courses
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.oracle import Progress, describe_oracle
-from HCCNetLib.synthetic.phantom import Phantom, PhantomModel, draw_phantom
-from HCCNetLib.synthetic.rendering import ORGAN_LABELS, RenderedExam, render_exam
+from HCCNetLib.synthetic.phantom import PhantomModel, draw_phantom
+from HCCNetLib.synthetic.rendering import ORGAN_LABELS, render_exam
+from HCCNetLib.synthetic.surveillance import SurveillanceModel
+from HCCNetLib.synthetic.surveillance_oracle import describe_surveillance
+from HCCNetLib.synthetic.truth_tables import count_lesions, exam_truth, exams_table, patient_truth
 from HCCNetLib.version import __version__
 
+DISEASES: Mapping[str, type[GrowthModel] | type[SurveillanceModel]] = {
+    model.name: model for model in (SurveillanceModel, GrowthModel)
+}
 CARD_FILE = "cohort.json"
 TRUTH_FOLDER = "truth"
 TRUTH_FILE = "truth.json"
 EXAMS_FILE = "exams.csv"
 # To be raised whenever the same seed and parameters give other files.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 _UNFINISHED = ".unfinished"
-_IDENTITY = ("generator_version", "seed", "parameters")  # what two runs of one cohort must agree on
-_ORACLE_PATIENTS = 2000
+_IDENTITY = ("generator_version", "disease", "seed", "parameters")  # what two runs of one cohort must agree on
+_ORACLE_PATIENTS = {"growth": 2000, "surveillance": 5000}  # at least
 # Noise has no repetitions to look for, so only runs of one value (air in masks) are: less time, a tenth more space.
 _COMPRESSION = 1
 _GZIP_WINDOW = 31  # zlib's code for a gzip header, which then holds no time and no name
@@ -55,17 +64,25 @@ _GZIP_WINDOW = 31  # zlib's code for a gzip header, which then holds no time and
 _README = """# HCCNet phantom cohort
 
 Generated images of patients who do not exist, made by `hccnet synthesize` (HCCNet {version}) with seed {seed}. They look
-somewhat like liver MRI and show nobody's anatomy. In these patients growth per time of one liver lesion decides the
-outcome, by construction. They serve to test whether a method can learn that; they say nothing about any real patient.
+somewhat like liver MRI and show nobody's anatomy. {disease}
+They serve to test whether a method can learn that; they say nothing about any real patient.
 
 - `PH…/<date>/<channel>.nii.gz`: the exams; `outcomes.csv`: what became of the patients.
 - `cohort.json`: all parameters, counts, the codes of the organ masks and, where asked for, how well an oracle does.
-- `truth/`: masks, sizes, growth rates. Not for a model to read; `hccnet` passes over this folder and says so. A training
-  that is told the sizes in `truth/exams.csv` beside the labels says so in its bundle.
+- `clinical.csv`, of surveillance: the scanner of each exam.
+- `truth/`: masks, sizes, growth rates and, of surveillance, the true risk at each exam. Not for a model to read; `hccnet` passes
+  over this folder and says so. A training that uses the sizes in `truth/exams.csv` beside the labels says so in its bundle.
 
 Licence: CC0 1.0 (https://creativecommons.org/publicdomain/zero/1.0/). To the extent possible under law, the makers waive
 all copyright and related rights to these files.
 """
+
+_ABOUT_DISEASE = {
+    "growth": "In these patients growth per time of one liver lesion decides the outcome, by construction.",
+    "surveillance": """They are followed as in
+surveillance: tumours begin at a constant rate and grow, benign nodules change slowly, exams come at irregular times. Growth per
+time tells tumours apart, by construction; dates alone and brightness alone do not.""",
+}
 
 
 @dataclass(frozen=True)
@@ -113,8 +130,13 @@ def synthesize(
             shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
         courses = draw_courses(plan.model.disease, plan.seed, range(plan.patients))
         _write_aside(folder / OUTCOMES_FILE, _outcomes_table(courses))
-        _write_aside(folder / TRUTH_FOLDER / EXAMS_FILE, _exams_table(courses))
-        _write_aside(folder / "README.md", _README.format(version=__version__, seed=plan.seed))
+        _write_aside(
+            folder / TRUTH_FOLDER / EXAMS_FILE, _as_text(exams_table(plan.model.disease, courses, plan.seed, tell))
+        )
+        if plan.model.disease.name == "surveillance":
+            _write_aside(folder / CLINICAL_FILE, _as_text(_clinical_table(folder, courses)))
+        words = {"version": __version__, "seed": plan.seed, "disease": _ABOUT_DISEASE[plan.model.disease.name]}
+        _write_aside(folder / "README.md", _README.format(**words))
         card = _card(plan) | {"complete": True, "counts": count_labels(courses, plan.model.disease.horizon)}
         kept = before.get("oracle") if before.get("patients") == plan.patients else None
         if table or kept:
@@ -140,9 +162,9 @@ def count_labels(courses: Sequence[Course], horizon: float) -> dict[str, Any]:
     return {
         "patients": len(courses),
         "exams": sum(len(course.dates) for course in courses),
-        "malignant": sum(course.kind == "malignant" for course in courses),
-        "benign_shrinking": sum(course.doublings_per_month < 0 for course in courses),
+        **count_lesions(courses),
         "diagnosed": sum(course.outcome.diagnosis_date is not None for course in courses),
+        "competing": sum(course.outcome.competing_date is not None for course in courses),
         "censored": latest.count(None),
         "latest_landmarks": by_label(latest),
         "latest_labelled_landmarks": by_label(labelled),
@@ -156,9 +178,12 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 def _oracle(plan: CohortPlan, tell: Progress) -> dict[str, Any]:
     """On the cohort's patients and, where they are few, the next ones of the same seed."""
-    count = max(plan.patients, _ORACLE_PATIENTS)
-    courses = draw_courses(plan.model.disease, plan.seed, range(count))
-    return describe_oracle(courses, plan.model.disease.horizon, plan.seed, tell)
+    disease = plan.model.disease
+    count = max(plan.patients, _ORACLE_PATIENTS[disease.name])
+    courses = draw_courses(disease, plan.seed, range(count))
+    if isinstance(disease, SurveillanceModel):
+        return describe_surveillance(disease, courses, plan.seed, tell)
+    return describe_oracle(courses, disease.horizon, plan.seed, tell)
 
 
 def _card(plan: CohortPlan) -> dict[str, Any]:
@@ -167,6 +192,7 @@ def _card(plan: CohortPlan) -> dict[str, Any]:
         "licence": "CC0-1.0",
         "generator_version": GENERATOR_VERSION,
         "software": {"hccnet": __version__, "numpy": np.__version__, "scipy": scipy.__version__},
+        "disease": plan.model.disease.name,
         "seed": plan.seed,
         "patients": plan.patients,
         "parameters": plan.model.to_dict(),
@@ -211,6 +237,8 @@ def _refuse_other(folder: Path, before: dict[str, Any], plan: CohortPlan) -> Non
     wanted = json.loads(_json(_card(plan)))
     old, new = (dict(_flat({k: c.get(k) for k in _IDENTITY})) for c in (before, wanted))
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if "disease" in differing:  # then so do all its parameters
+        differing = ["disease"]
     if differing:
         shown = "; ".join(f"{key} is {old.get(key)}, not {new.get(key)}" for key in differing[:5])
         message = f"{folder} holds another phantom cohort: {shown}. Give the same parameters, or choose another folder."
@@ -295,8 +323,9 @@ def write_patient(folder: Path, plan: CohortPlan, index: int) -> None:
             _write_image(exams / date.isoformat() / f"{channel}.nii.gz", voxels, exam.grid)
         for mask, values in (("lesion", exam.lesion), ("organs", exam.organs)):
             _write_image(truth / date.isoformat() / f"{mask}.nii.gz", values, exam.grid)
-        records.append(_exam_truth(phantom, number, exam) | {"label": phantom.course.label(number, horizon)})
-    (truth / TRUTH_FILE).write_text(_json(_patient_truth(phantom, plan) | {"exams": records}), encoding="utf-8")
+        records.append(exam_truth(phantom, number, exam) | {"label": phantom.course.label(number, horizon)})
+    patient = patient_truth(phantom) | {"label": phantom.course.label(-1, horizon), "exams": records}
+    (truth / TRUTH_FILE).write_text(_json(patient), encoding="utf-8")
     (folder / TRUTH_FOLDER).mkdir(exist_ok=True)
     final_truth = folder / TRUTH_FOLDER / name
     for part in (final_truth, folder / name):  # of a run that ended between the two moves, or no longer whole
@@ -318,73 +347,26 @@ def _write_image(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
     path.write_bytes(compressor.compress(image.to_bytes()) + compressor.flush())
 
 
-def _patient_truth(phantom: Phantom, plan: CohortPlan) -> dict[str, Any]:
-    course, tissue = phantom.course, phantom.target.tissue
-    return {
-        "patient_id": course.patient_id,
-        "kind": course.kind,
-        "doublings_per_month": _round(course.doublings_per_month),
-        "label": course.label(-1, plan.model.disease.horizon),
-        "lesion": {
-            "semi_axes_per_radius": _round(phantom.target.form.ratios),
-            "s0": _round(tissue.s0),
-            "adc": _round(tissue.adc),
-        },
-        "distractors": [
-            {"kind": d.kind, "diameter_mm": _round(d.diameter), "volume_ml": _round(sphere_ml(d.diameter))}
-            for d in phantom.distractors
-        ],
-    }
-
-
-def _exam_truth(phantom: Phantom, number: int, exam: RenderedExam) -> dict[str, Any]:
-    course, acquisition = phantom.course, phantom.acquisitions[number]
-    volume = course.volumes_ml[number]
-
-    def centre(anatomical: Sequence[float]) -> Any:
-        return _round(apply_affine(acquisition.organs, np.array([anatomical]))[0])
-
-    return {
-        "exam_id": course.dates[number].isoformat(),
-        "date": course.dates[number].isoformat(),
-        "months_before_landmark": _round(course.months_before_landmark[number]),
-        "lesion_diameter_mm": _round(course.diameters[number]),
-        "lesion_ml": _round(volume),
-        "lesion_log_ml": _round(float(np.log(volume))),
-        "lesion_mask_ml": _round(float(exam.lesion.sum() * np.prod(exam.grid.spacing) / 1000)),
-        "lesion_centre_mm": centre(phantom.target.centre),
-        "distractor_centres_mm": [centre(d.centre) for d in phantom.distractors],
-        "anatomy_to_patient": _round(acquisition.body),
-        "breath_mm": _round(acquisition.breath),
-        "intensity_scale": _round(acquisition.intensity_scale),
-        "shading": _round(acquisition.shading),
-        "noise": _round(acquisition.noise),
-    }
-
-
-def _round(values: Any) -> Any:
-    """Numbers and arrays as plain data of six decimals."""
-    return np.round(np.asarray(values, dtype=np.float64), 6).tolist()
-
-
 def _outcomes_table(courses: Sequence[Course]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["patient_id", "diagnosis_date", "last_seen_date"])
+    rows = [["patient_id", "diagnosis_date", "last_seen_date", "competing_event", "competing_date"]]
     for outcome in (course.outcome for course in courses):
-        writer.writerow([outcome.patient_id, outcome.diagnosis_date or "", outcome.last_seen_date])
-    return text.getvalue()
+        competing = ["death or transplant", str(outcome.competing_date)] if outcome.competing_date else ["", ""]
+        rows.append([outcome.patient_id, str(outcome.diagnosis_date or ""), str(outcome.last_seen_date), *competing])
+    return _as_text(rows)
 
 
-def _exams_table(courses: Sequence[Course]) -> str:
-    """The target lesion's size at each exam."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["patient_id", "exam_id", "lesion_diameter_mm", "lesion_ml", "lesion_log_ml"])
+def _clinical_table(folder: Path, courses: Sequence[Course]) -> list[list[str]]:
+    """The scanner of each exam, as the patients' truth has it."""
+    rows = [["patient_id", "exam_id", "scanner"]]
     for course in courses:
-        for date, diameter, volume in zip(course.dates, course.diameters, course.volumes_ml, strict=True):
-            sizes = [f"{size:.6f}" for size in (diameter, volume, float(np.log(volume)))]
-            writer.writerow([course.patient_id, date.isoformat(), *sizes])
+        truth = json.loads((folder / TRUTH_FOLDER / course.patient_id / TRUTH_FILE).read_text(encoding="utf-8"))
+        rows += [[course.patient_id, exam["exam_id"], exam["scanner"]] for exam in truth["exams"]]
+    return rows
+
+
+def _as_text(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

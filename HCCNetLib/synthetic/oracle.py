@@ -1,4 +1,4 @@
-"""The oracle: the best that anyone could do with the target lesion's sizes and the exams' dates, and with less than that.
+"""The oracle of `growth`: the best that a method can do with the lesion's sizes and the exams' dates, and with less.
 
 A standard classifier (histogram gradient boosting, cross-validated) is given the sizes and dates of each patient's exams,
 as they are or measured with an error, in five views. A view that leaves something out is still given all that can be
@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from HCCNetLib.records import Refusal, months_between
-from HCCNetLib.synthetic.disease import Course
+from HCCNetLib.synthetic.growth import GrowthCourse as Course
 from HCCNetLib.synthetic.randomness import Stream, generator
 
 Table = NDArray[np.float64]
@@ -154,7 +154,7 @@ def ask_about_all_landmarks(
     courses: Sequence[Course], horizon: float, size_error: float, seed: int = 0
 ) -> dict[str, float]:
     """Cross-validated AUROC of each view over all labelled landmarks, patients kept together in folds; no intervals."""
-    classify = _classifier()
+    classify = classifier()
     landmarks = [
         Landmark(course, exam, bool(course.label(exam, horizon)))
         for course in courses
@@ -182,7 +182,7 @@ def ask_oracle(courses: Sequence[Course], horizon: float, size_error: float, see
     Raises:
         Refusal: scikit-learn is missing, or one class has too few patients.
     """
-    classify = _classifier()
+    classify = classifier()
     landmarks = latest_landmarks(courses, horizon)
     labels = np.array([landmark.label for landmark in landmarks], dtype=np.bool_)
     patients = np.array([landmark.course.index for landmark in landmarks])
@@ -217,7 +217,7 @@ def ask_about_order(courses: Sequence[Course], size_error: float, seed: int = 0)
     Raises:
         Refusal: scikit-learn is missing, or too few patients have two exams.
     """
-    classify = _classifier()
+    classify = classifier()
     several = [course for course in courses if len(course.dates) > 1]
     if len(several) < 2 * _FOLDS:
         message = f"The oracle needs at least {2 * _FOLDS} patients with two exams. Make more patients."
@@ -291,8 +291,26 @@ def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]
     return float(from_mean @ y) / weight, float(np.log(weight))
 
 
-def _classifier() -> Callable[[Table, NDArray[np.bool_], NDArray[np.int_]], NDArray[np.float64]]:
-    """Out-of-fold probabilities of a standard classifier, a patient's rows in one fold; scikit-learn is optional."""
+class Classify(Protocol):
+    """Out-of-fold probabilities (N,) of a standard classifier, a patient's rows in one fold."""
+
+    def __call__(
+        self,
+        table: Table,
+        labels: NDArray[np.bool_],
+        patients: NDArray[np.int_],
+        known: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float64]:
+        """Fits on the rows whose label is known (None: all), predicts every row."""
+        ...
+
+
+def classifier() -> Classify:
+    """The standard classifier.
+
+    Raises:
+        Refusal: scikit-learn, which is optional, is missing.
+    """
     try:
         ensemble = importlib.import_module("sklearn.ensemble")
         selection = importlib.import_module("sklearn.model_selection")
@@ -301,15 +319,23 @@ def _classifier() -> Callable[[Table, NDArray[np.bool_], NDArray[np.int_]], NDAr
         message = "The oracle needs scikit-learn, which is not installed. Install it: pip install 'hccnet[training]'."
         raise Refusal("missing_package", message) from error
 
-    def classify(table: Table, labels: NDArray[np.bool_], patients: NDArray[np.int_]) -> NDArray[np.float64]:
+    def classify(
+        table: Table,
+        labels: NDArray[np.bool_],
+        patients: NDArray[np.int_],
+        known: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.float64]:
+        known = np.ones(len(labels), dtype=np.bool_) if known is None else known
         folds = selection.StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
-        model = ensemble.HistGradientBoostingClassifier(**_SETTINGS)
+        predicted = np.empty(len(labels))
         # Tables this small gain nothing from threads, and on a busy machine threads wait for each other.
         with threads.threadpool_limits(1):
-            predicted = selection.cross_val_predict(
-                model, table, labels, groups=patients, cv=folds, method="predict_proba"
-            )
-        return np.asarray(predicted[:, 1], dtype=np.float64)
+            for train, test in folds.split(table, labels, patients):
+                train = train[known[train]]
+                told = [len(np.unique(column[~np.isnan(column)])) > 1 for column in table[train].T]
+                model = ensemble.HistGradientBoostingClassifier(**_SETTINGS).fit(table[train][:, told], labels[train])
+                predicted[test] = model.predict_proba(table[test][:, told])[:, 1]
+        return predicted
 
     return classify
 

@@ -16,6 +16,7 @@ class Stream(IntEnum):
     NODULES = 3
     NOISE = 4
     MEASUREMENT = 5
+    LOOKS = 6
 
 
 def generator(seed: int, index: int, stream: Stream, exam: int = 0) -> np.random.Generator:

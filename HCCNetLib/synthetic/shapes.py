@@ -1,4 +1,4 @@
-"""Simple bodies as signed distances, painted onto an exam's grid block by block.
+"""Simple bodies as signed distances, and textures, painted onto an exam's grid block by block.
 
 A distance is in mm, negative inside. It is exact for capsules and spheres and good near the surface of ellipsoids.
 """
@@ -10,8 +10,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from HCCNetLib.preprocessing.geometry import box_corners, world_to_index
+from HCCNetLib.preprocessing.geometry import box_corners, scaling, translation, world_to_index
 from HCCNetLib.records import Affine
 
 Volume = NDArray[np.float32]
@@ -136,6 +137,19 @@ class Tube:
 
 
 @dataclass(frozen=True)
+class Texture:
+    """Noise of SD 1 fixed in the patient.
+
+    Args:
+        values: (X, Y, Z) on a coarse grid.
+        affine: of ``values`` to anatomical space.
+    """
+
+    values: Volume
+    affine: Affine
+
+
+@dataclass(frozen=True)
 class Raster:
     """A grid seen from anatomical space: voxel index → anatomical point.
 
@@ -168,6 +182,71 @@ class Raster:
             flat = (row[0] * i + row[3]).astype(np.float32), (row[1] * j).astype(np.float32)
             rows.append((flat[0] + flat[1]) + (row[2] * k).astype(np.float32))
         return rows[0], rows[1], rows[2]
+
+    def sample(self, texture: Texture, block: Slices) -> Volume:
+        """A texture on a block, interpolated linearly."""
+        start = translation(np.array([s.start for s in block], dtype=np.float64))
+        step: Affine = np.linalg.inv(texture.affine) @ self.to_anatomy @ start
+        shape = tuple(s.stop - s.start for s in block)
+        sampled: Volume = ndimage.affine_transform(
+            texture.values, step[:3, :3], step[:3, 3], output_shape=shape, output=np.float32, order=1, mode="grid-wrap"
+        )
+        return sampled
+
+    def sample_coarsely(self, texture: Texture, block: Slices) -> Volume:
+        """A texture without fine grains: taken at every second voxel along each axis, and between them interpolated."""
+        first = translation(np.array([s.start for s in block], dtype=np.float64))
+        half = tuple((s.stop - s.start) // 2 + 1 for s in block)
+        coarse = Raster((half[0], half[1], half[2]), self.to_anatomy @ first @ scaling([2.0] * 3))
+        values = coarse.sample(texture, (slice(0, half[0]), slice(0, half[1]), slice(0, half[2])))
+        for axis, part in enumerate(block):
+            values = _doubled(values, axis)[(slice(None),) * axis + (slice(0, part.stop - part.start),)]
+        return values
+
+
+@dataclass(frozen=True)
+class BentRaster:
+    """A grid seen from anatomical space through a deformation.
+
+    Args:
+        plain: the grid without it.
+        at: anatomical x, y and z of all voxel centres.
+        reach: no point is deformed further, mm.
+    """
+
+    plain: Raster
+    at: Points
+    reach: float
+
+    def block(self, shape: Shape, margin: float) -> Slices | None:
+        """As of a plain grid."""
+        return self.plain.block(shape, margin + self.reach)
+
+    def points(self, block: Slices) -> Points:
+        """As of a plain grid; views."""
+        return self.at[0][block], self.at[1][block], self.at[2][block]
+
+    def sample(self, texture: Texture, block: Slices) -> Volume:
+        """As of a plain grid."""
+        step = np.linalg.inv(texture.affine)
+        index = [
+            np.float32(s) * a + np.float32(o)
+            for s, a, o in zip(step.diagonal(), self.points(block), step[:3, 3], strict=False)
+        ]
+        sampled: Volume = ndimage.map_coordinates(texture.values, index, output=np.float32, order=1, mode="grid-wrap")
+        return sampled
+
+
+AnyRaster = Raster | BentRaster
+
+
+def _doubled(values: Volume, axis: int) -> Volume:
+    """Twice as many values less one along an axis, the new ones half-way."""
+    values = np.moveaxis(values, axis, 0)
+    doubled = np.empty((2 * len(values) - 1, *values.shape[1:]), dtype=np.float32)
+    doubled[::2] = values
+    doubled[1::2] = (values[:-1] + values[1:]) / 2
+    return np.moveaxis(doubled, 0, axis)
 
 
 def at_points(points: NDArray[np.float64]) -> Points:

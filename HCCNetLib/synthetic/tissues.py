@@ -7,7 +7,7 @@ gone at b 150 already. Values are plausible for the abdomen at 1.5 T with fat su
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ T1_CHANNELS = ("T1_native", "T1_arterial", "T1_venous", "T1_delayed")
 CHANNELS = (*DWI_CHANNELS, *T1_CHANNELS)
 
 _FLOW = 0.05  # mm²/s: pseudo-diffusion of flowing blood
+_MIDDLING = 200.0  # the signal that a scanner's contrast leaves as it is
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class Tissue:
     def signal(self, channels: Sequence[str]) -> Signal:
         """Signal (C,) in the given channels."""
         return np.array([self._in(channel) for channel in channels], dtype=np.float32)
+
+    def scaled(self, s0: float, adc: float, t1: float | Sequence[float]) -> Tissue:
+        """The tissue with its signals and ADC multiplied by these factors."""
+        a, b, c, d = (float(value) for value in np.array(self.t1) * t1)
+        return replace(self, s0=self.s0 * s0, adc=self.adc * adc, t1=(a, b, c, d))
+
+    def at_contrast(self, exponent: float) -> Tissue:
+        """The tissue on a scanner that raises all signals, relative to a middling one, to a power."""
+        a, b, c, d = (float(value) for value in _MIDDLING * (np.array(self.t1) / _MIDDLING) ** exponent)
+        s0 = _MIDDLING * (self.s0 / _MIDDLING) ** exponent
+        return replace(self, s0=s0, adc=self.adc * exponent, t1=(a, b, c, d))
 
     def _in(self, channel: str) -> float:
         if channel not in DWI_CHANNELS:

@@ -15,6 +15,7 @@ from HCCNetLib.readers.rows import read_rows
 from HCCNetLib.records import Grid, Refusal
 from HCCNetLib.synthetic.cohort import EXAMS_FILE, TRUTH_FOLDER
 from HCCNetLib.synthetic.rendering import ORGAN_LABELS
+from HCCNetLib.synthetic.truth_tables import RISK_VIEWS
 
 _LIVER = ORGAN_LABELS["liver"]
 _ADVICE = "Make the phantom again with `hccnet synthesize`, or take its truth folder away to check without it."
@@ -25,7 +26,7 @@ class ExamTruth:
     """Masks (X, Y, Z) on the exam's grid.
 
     Args:
-        lesion: of the target lesion.
+        lesion: of the lesion, or of all solid nodules.
         liver: without vessels, cysts and benign nodules; the lesion belongs to it.
     """
 
@@ -39,11 +40,15 @@ class Truth:
 
     Args:
         folder: where it is.
-        lesion_ml: the target lesion's volume by patient and exam.
+        lesion_ml: volume of the lesion, or of all solid nodules, by patient and exam.
+        visible: whether a tumour was visible, where the truth says so.
+        risks: view (``RISK_VIEWS``) → months → true risk by patient and exam, where there are any.
     """
 
     folder: Path
     lesion_ml: Mapping[tuple[str, str], float]
+    visible: Mapping[tuple[str, str], bool]
+    risks: Mapping[str, Mapping[float, Mapping[tuple[str, str], float]]]
 
     def size(self, patient_id: str, exam_id: str) -> float:
         """The lesion's volume at an exam, ml; raises Refusal where the exam is not listed."""
@@ -94,16 +99,30 @@ def find_truth(cohort: Path) -> Truth | None:
     if not folder.is_dir():
         return None
     rows = read_rows(folder / EXAMS_FILE, ("patient_id", "exam_id", "lesion_ml"))
-    sizes = {(row["patient_id"], row["exam_id"]): _volume(row["lesion_ml"], number) for number, row in rows}
-    return Truth(folder, sizes)
+
+    def column(name: str) -> dict[tuple[str, str], float]:
+        return {(row["patient_id"], row["exam_id"]): _number(row[name], number, name) for number, row in rows}
+
+    there = rows[0][1]
+    visible = {
+        (row["patient_id"], row["exam_id"]): row["visible_tumour"] == "yes"
+        for _, row in rows
+        if "visible_tumour" in there
+    }
+    risks: dict[str, dict[float, dict[tuple[str, str], float]]] = {view: {} for view in RISK_VIEWS}
+    for name in there:
+        kind, _, months = name.rpartition("_")
+        if kind.removeprefix("risk_") in risks:
+            risks[kind.removeprefix("risk_")][float(months)] = column(name)
+    return Truth(folder, column("lesion_ml"), visible, {view: found for view, found in risks.items() if found})
 
 
-def _volume(text: str, row: int) -> float:
+def _number(text: str, row: int, column: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        message = f"{TRUTH_FOLDER}/{EXAMS_FILE}, row {row}: lesion_ml is no volume. {_ADVICE}"
-        raise Refusal("bad_truth", message)
+        what = "volume" if column.endswith("_ml") else "risk"
+        raise Refusal("bad_truth", f"{TRUTH_FOLDER}/{EXAMS_FILE}, row {row}: {column} is no {what}. {_ADVICE}")
     return value

@@ -150,8 +150,8 @@ def gather_exams(
             left_out[patient.patient_id] = "set aside as test"
             continue
         outcome = cohort.outcomes.get(patient.patient_id)
-        diagnosis = None if outcome is None else outcome.diagnosis_date
-        kept = tuple(exam for exam in patient.exams if diagnosis is None or exam.date < diagnosis)
+        event = None if outcome is None else outcome.event_date
+        kept = tuple(exam for exam in patient.exams if event is None or exam.date < event)
         counts["exams on or after the diagnosis"] += len(patient.exams) - len(kept)
         if kept:
             drafts.append((number, replace(patient, exams=kept), (None,) * len(kept)))

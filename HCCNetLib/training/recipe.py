@@ -28,8 +28,8 @@ _BEGINNINGS = {
 
 # Of the supervised stage, which has them from the shared section where it says nothing itself.
 _INHERITED = (
-    *("cohort", "channel_table", "phantom_patients", "phantom_seed", "phantom_spacing", "channels", "preprocessing"),
-    *("variant", "block", "start", "pooling"),
+    *("cohort", "channel_table", "phantom_patients", "phantom_seed", "phantom_disease", "phantom_spacing"),
+    *("channels", "preprocessing", "variant", "block", "start", "pooling"),
 )
 
 Pretraining = BackboneConfig | EncoderConfig

@@ -21,6 +21,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 SequenceTime = Literal["months", "exams"]
 History = Literal["all", "latest"]
 Start = Literal["published", "scaled"]
+Disease = Literal["surveillance", "growth"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class StageConfig:
         0, "make the cohort first, a phantom of so many patients; 0: it is there", decides="nothing"
     )
     phantom_seed: int = setting(0, "seed of that phantom", decides="nothing")
+    phantom_disease: Disease = setting("surveillance", "its disease model: surveillance or growth", decides="nothing")
     phantom_spacing: float = setting(3.0, "nominal voxel size of that phantom, mm", decides="nothing")
     cache: str = setting(
         "", "folder of prepared exams; may be shared by runs; empty: in the run's folder", decides="nothing"

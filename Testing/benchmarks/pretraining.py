@@ -37,6 +37,7 @@ from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.phantom import PhantomModel
 from HCCNetLib.training.dino import DinoTask, dino_loss, first_model, single_channel
 from HCCNetLib.training.distributed import Workers
@@ -79,7 +80,7 @@ def small(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepared(folder: Path, config: BackboneConfig | EncoderConfig) -> tuple[tuple[Example, ...], PreparedCache]:
-    model = PhantomModel(channels=config.channels, acquisition=AcquisitionModel(spacing=4.0))
+    model = PhantomModel(disease=GrowthModel(), channels=config.channels, acquisition=AcquisitionModel(spacing=4.0))
     synthesize(folder / "cohort", CohortPlan(PATIENTS, 3, model))
     preparation = Preparation(config.channels, config.preparation, margin=config.jitter, half=True)
     cache = PreparedCache(folder / "prepared", preparation)

@@ -32,6 +32,7 @@ from safetensors.numpy import load_file
 from HCCNetLib.commands.main import build_parser, entry_point
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.phantom import PhantomModel
 
 CHANNELS = ("DWI_b0", "DWI_b800")
@@ -99,7 +100,7 @@ def main() -> int:
     failed = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = PhantomModel(channels=CHANNELS, acquisition=AcquisitionModel(spacing=6.0))
+        model = PhantomModel(disease=GrowthModel(), channels=CHANNELS, acquisition=AcquisitionModel(spacing=6.0))
         synthesize(folder / "cohort", CohortPlan(10, 20, model))
         for number, stage in enumerate(STAGES if arguments.stage == "all" else [arguments.stage]):
             rng = random.Random(arguments.seed * 1000 + number)

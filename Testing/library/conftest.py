@@ -13,6 +13,7 @@ from HCCNetLib.readers import read_input
 from HCCNetLib.records import Patient
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.phantom import PhantomModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def tiny_phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten coarse phantom patients of two channels; nobody may change them."""
     folder = tmp_path_factory.mktemp("tiny") / "cohort"
-    model = PhantomModel(channels=CHANNELS, acquisition=AcquisitionModel(spacing=6.0))
+    model = PhantomModel(disease=GrowthModel(), channels=CHANNELS, acquisition=AcquisitionModel(spacing=6.0))
     synthesize(folder, CohortPlan(10, 20, model))
     return folder
 

@@ -242,7 +242,7 @@ def test_without_the_columns_or_entries_there_are_no_outcomes(tmp_path: Path) ->
         (
             "participant_id diagnosis_date",
             ["sub-A n/a"],
-            "participants.tsv has the column diagnosis_date, but outcomes need diagnosis_date and last_seen_date.",
+            "participants.tsv has the column(s) diagnosis_date, but outcomes need diagnosis_date and last_seen_date.",
         ),
     ],
 )

@@ -21,9 +21,10 @@ from HCCNetLib.readers.dicom.files import is_dicom, walk
 from HCCNetLib.records import PHANTOM_MARK, Patient
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.phantom import DEFAULT_CHANNELS, PhantomModel
 
-COARSE = PhantomModel(acquisition=AcquisitionModel(spacing=6.0))
+COARSE = PhantomModel(disease=GrowthModel(), acquisition=AcquisitionModel(spacing=6.0))
 LARGEST_RISK_DIFFERENCE = 1e-6
 SCATTERED = Writing(dialect="Siemens", shuffled=True, scattered=True)
 WRITINGS = {

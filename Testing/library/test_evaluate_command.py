@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,12 +16,14 @@ from scipy.special import expit, logit
 
 from HCCNetLib.commands import evaluate as command
 from HCCNetLib.commands.main import main
-from HCCNetLib.evaluation import auroc, brier
-from HCCNetLib.inference import NOTICE, Prediction
+from HCCNetLib.evaluation.discrimination import auroc
+from HCCNetLib.inference import NOTICE
 from HCCNetLib.records import Refusal
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.phantom import PhantomModel
+from HCCNetLib.synthetic.truth import find_truth
 
 FILES = {"evaluation.json", "evaluation.html", "predictions.csv"}
 # By hand: patients of the phantom with seed 3. Every one but PH00005 is diagnosed.
@@ -30,7 +34,7 @@ RISKS = {"PH00001": 0.9, "PH00002": 0.3, "PH00003": 0.6, "PH00004": 0.2, "PH0000
 def phantom(tmp_path_factory):
     """Five coarse phantom patients."""
     folder = tmp_path_factory.mktemp("phantom") / "cohort"
-    synthesize(folder, CohortPlan(5, 3, PhantomModel(acquisition=AcquisitionModel(spacing=6.0))))
+    synthesize(folder, CohortPlan(5, 3, PhantomModel(disease=GrowthModel(), acquisition=AcquisitionModel(spacing=6.0))))
     return folder
 
 
@@ -49,28 +53,9 @@ def fast(monkeypatch):
         asked.append(patient)
         if patient.patient_id not in RISKS:
             raise Refusal("missing_channel", f"Exam {patient.landmark.exam_id} lacks DWI_b0.")
-        calibration = predictor.bundle.description.calibration
-        raw = RISKS[patient.patient_id]
-        members = [raw, *[raw] * 8, raw / 2]
-
-        def calibrated(p):
-            return p if calibration is None else float(expit(calibration.slope * logit(p) + calibration.intercept))
-
-        return Prediction(
-            patient_id=patient.patient_id,
-            bundle={},
-            landmark=patient.landmark.date.isoformat(),
-            horizon_months=12,
-            risk=calibrated(raw),
-            risk_uncalibrated=raw,
-            members=tuple(calibrated(m) for m in members),
-            spread={},
-            exams=(),
-            trajectory=(),
-            warnings=(),
-            software={},
-            seconds={},
-        )
+        # Lower at earlier exams.
+        latest = np.array([RISKS[patient.patient_id]] * 9 + [RISKS[patient.patient_id] / 2])
+        return latest[:, None] * np.linspace(0.5, 1, len(patient.exams))[-len(patient.exams) :]
 
     monkeypatch.setattr(command, "predict_patient", predict)
     return asked
@@ -103,32 +88,52 @@ def read(out):
     return json.loads((out / "evaluation.json").read_text())
 
 
-def test_a_phantom_cohort_is_evaluated_with_real_networks(demonstration, phantom, tmp_path, capsys):
+def rows_of(out):
+    with (out / "predictions.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def headline(content):
+    return content["metrics"]["sets"][0]["horizons"]["12"]
+
+
+def test_a_phantom_cohort_is_evaluated_with_real_networks_at_every_exam(demonstration, phantom, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(demonstration.path, phantom, out, "--resamples", 100, "--device", "cpu") == 0
     assert {p.name for p in out.iterdir()} == FILES
-    content = read(out)
-    assert content["bundle"]["sha256"] == demonstration.sha256
-    assert (content["metrics"]["patients"], content["metrics"]["positive"]) == (5, 4)
-    with (out / "predictions.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    labels, risks = np.array([r["label"] == "1" for r in rows]), np.array([float(r["risk"]) for r in rows])
-    assert content["metrics"]["auroc"]["value"] == pytest.approx(auroc(labels, risks))
-    assert content["metrics"]["brier"]["value"] == pytest.approx(brier(labels, risks))
+    content, rows = read(out), rows_of(out)
+    exams = sum(len([f for f in (phantom / name).iterdir() if f.is_dir()]) for name in RISKS)
+    assert len(rows) == exams == content["metrics"]["sets"][0]["landmarks"]
+    known = [r for r in rows if r["label"]]
+    labels, risks = np.array([r["label"] == "1" for r in known]), np.array([float(r["risk"]) for r in known])
+    assert headline(content)["excluded"]["auroc"]["value"] == pytest.approx(auroc(labels, risks))
     members = np.array([[float(r[f"member_{n}"]) for n in range(1, 11)] for r in rows])
-    np.testing.assert_allclose(members.mean(axis=1), risks)
-    # Every output says what it is not.
-    said = capsys.readouterr()
+    np.testing.assert_allclose(members.mean(axis=1), [float(r["risk"]) for r in rows])
+    # The risk at an exam is the one that a prediction from that exam has.
+    last = [r for r in rows if r["patient_id"] == "PH00002"][-1]
+    words = ("predict", phantom / "PH00002", "--bundle", demonstration.path, "--out", tmp_path / "p")
+    assert main([*map(str, words), "--explain", "none"]) == 0
+    said = json.loads((tmp_path / "p" / "PH00002" / "prediction.json").read_text())
+    assert [point["risk"] for point in said["trajectory"]] == pytest.approx(
+        [float(r["risk"]) for r in rows if r["patient_id"] == "PH00002"], abs=1e-6
+    )
+    assert said["landmark"] == last["landmark"]
+
+
+def test_every_output_says_what_it_is_not(demonstration, phantom, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(demonstration.path, phantom, out, "--resamples", 100, "--device", "cpu") == 0
+    content, said = read(out), capsys.readouterr()
     page = (out / "evaluation.html").read_text()
     assert "not for clinical use" in page
     assert content["notice"] == NOTICE
-    assert all(NOTICE in r["notice"] and "phantom" in r["notice"] for r in rows)
+    assert all(NOTICE in r["notice"] and "phantom" in r["notice"] for r in rows_of(out))
     for text in (page, json.dumps(content["warnings"]), said.out):
         assert "hold for generated (phantom) patients at most" in text
     assert NOTICE in said.err
     assert "predicting patients 0/5" in said.err
-    assert f"AUROC {content['metrics']['auroc']['value']:.3f}" in said.out
-    assert "only 1 negative patient" in said.out
+    assert f"AUROC {headline(content)['ipcw']['auroc']['value']:.3f}" in said.out
+    assert "Draw no conclusion" in said.out
 
 
 def test_the_page_stands_alone_names_no_patient_and_holds_every_section(demonstration, cohort, tmp_path, fast):
@@ -137,27 +142,31 @@ def test_the_page_stands_alone_names_no_patient_and_holds_every_section(demonstr
     bundle = changed_bundle(demonstration, tmp_path / "b", operating_thresholds=thresholds, calibration=calibration)
     run(bundle, cohort, tmp_path / "out", "--compare", demonstration.path, "--resamples", 100)
     page = (tmp_path / "out" / "evaluation.html").read_text()
-    for heading in ("Key figures", "Curves", "Thresholds", "Comparison", "Who was evaluated", "Provenance"):
+    headings = ("By horizon", "By exam, at 12 months", "By exam and horizon", "Curves, at 12 months", "Lead time", "Thresholds",
+                "Members", "Comparison", "Who was evaluated", "TRIPOD+AI", "Provenance")  # fmt: skip
+    for heading in headings:
         assert f"<h2>{heading}</h2>" in page
     assert "PH0000" not in page
     assert "&lt;youden&gt;" in page
     assert "chosen for a &amp; b" in page
     assert not re.search(r"src=|href=|<script|<youden|>nan<|None", page)
-    assert len(re.findall(r'role="img" aria-label="[^"]+"', page)) == 4
-    assert "only 1 negative patient" in page
+    drawings = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', page)
+    assert sum(words.startswith(("ROC", "Precision", "Calibration", "Risks", "Net")) for words in drawings) == 5
+    page = re.sub(r"^<!DOCTYPE html>|<meta[^>]*>|<br>", "", page)
+    ElementTree.fromstring(re.sub(r"class=(warning|note)>", r'class="\1">', page))
 
 
-def test_calibrated_risks_are_judged_and_the_members_written_raw(demonstration, cohort, tmp_path, fast):
+def test_the_members_are_averaged_then_calibrated_and_written_raw(demonstration, cohort, tmp_path, fast):
     bundle = changed_bundle(
         demonstration, tmp_path / "b", calibration={"slope": 2.0, "intercept": -1.0, "fitted_on": "x"}
     )
     assert run(bundle, cohort, tmp_path / "out", "--resamples", 100) == 0
-    with (tmp_path / "out" / "predictions.csv").open() as stream:
-        for row in csv.DictReader(stream):
-            raw = RISKS[row["patient_id"]]
-            assert float(row["risk_uncalibrated"]) == raw
-            assert float(row["risk"]) == pytest.approx(expit(2 * logit(raw) - 1))
-            assert (float(row["member_1"]), float(row["member_10"])) == (pytest.approx(raw), pytest.approx(raw / 2))
+    last = {row["patient_id"]: row for row in rows_of(tmp_path / "out")}
+    for patient_id, raw in RISKS.items():
+        row = last[patient_id]
+        assert float(row["risk_uncalibrated"]) == pytest.approx(0.95 * raw)
+        assert float(row["risk"]) == pytest.approx(expit(2 * logit(0.95 * raw) - 1))
+        assert (float(row["member_1"]), float(row["member_10"])) == (pytest.approx(raw), pytest.approx(raw / 2))
     assert "not_calibrated" not in {w["code"] for w in read(tmp_path / "out")["warnings"]}
 
 
@@ -172,7 +181,6 @@ def test_everybody_is_counted_once_and_refused_patients_are_listed(demonstration
         {
             "PH00003": None,
             "PH00006": (first, "2030-01-01"),  # diagnosed at the first exam
-            "PH00007": ("", dates[-1]),  # followed for less than the horizon after the last exam
             "PH00008": ("", first),  # last seen before later exams
             "PH00009": ("", "2030-01-01"),
         },
@@ -182,38 +190,52 @@ def test_everybody_is_counted_once_and_refused_patients_are_listed(demonstration
     assert status == 3
     counts = content["cohort"]
     assert counts["patients"] == 9 == counts["evaluated"] + counts["refused"] + sum(counts["left_out"].values())
-    assert counts["left_out"]["without_outcome"] == 1
+    assert counts["left_out"]["without_outcome"] == 2  # PH00007 too
     assert counts["left_out"]["diagnosed_before"] == 1
-    assert counts["exams"]["from_diagnosis_on"] == exams
+    assert counts["exams"]["from_event_on"] == exams
     refused = {entry["patient_id"]: entry["code"] for entry in content["refused"]}
     assert refused == {"PH00008": "seen_before_exam", "PH00009": "missing_channel"}
     assert "PH00009: refused. Exam" in said
     assert "PH00008: refused. The outcomes say that the patient was last seen on" in said
-    assert "left out: 1 patient(s), no outcome known" in said
+    assert "left out: 2 patient(s), no outcome known" in said
     assert "refused_patients" in {w["code"] for w in content["warnings"]}
 
 
-def test_the_prediction_is_made_from_the_latest_labelled_exam_and_sees_nothing_later(
-    demonstration, cohort, tmp_path, fast
-):
+def test_an_exam_on_the_day_of_the_diagnosis_is_not_predicted(demonstration, cohort, tmp_path, fast):
     exams = sorted(p.name for p in (cohort / "PH00001").iterdir())
     assert len(exams) > 1
     outcomes(cohort, {"PH00001": (exams[-1], exams[-1])})
     run(demonstration.path, cohort, tmp_path / "out", "--resamples", 100)
     patient = next(p for p in fast if p.patient_id == "PH00001")
     assert [e.exam_id for e in patient.exams] == exams[:-1]
-    with (tmp_path / "out" / "predictions.csv").open() as stream:
-        assert next(csv.DictReader(stream))["landmark"] == exams[-2]
+    rows = [r for r in rows_of(tmp_path / "out") if r["patient_id"] == "PH00001"]
+    assert [r["landmark"] for r in rows] == exams[:-1]
+    assert [r["number"] for r in rows] == [str(n) for n in range(1, len(exams))]
+
+
+def test_a_death_ends_the_follow_up_and_is_a_known_outcome(demonstration, cohort, tmp_path, fast):
+    last = max(p.name for p in (cohort / "PH00005").iterdir())
+    day = str(datetime.date.fromisoformat(last) + datetime.timedelta(days=60))
+    text = (cohort / "outcomes.csv").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("PH00005"))
+    (cohort / "outcomes.csv").write_text(text.replace(row, f"PH00005,,{day},death,{day}"))
+    run(demonstration.path, cohort, tmp_path / "out", "--resamples", 100)
+    rows = [r for r in rows_of(tmp_path / "out") if r["patient_id"] == "PH00005"]
+    assert {r["ended_by"] for r in rows} == {"competing event"}
+    assert {r["label"] for r in rows} == {"0"}  # known: no diagnosis can come
+    content = read(tmp_path / "out")
+    assert content["cohort"]["competing"] == 1
+    assert headline(content)["competing"] >= 1
 
 
 def test_a_bundle_compared_with_itself_differs_by_nothing(demonstration, cohort, tmp_path, fast, capsys):
     assert run(demonstration.path, cohort, tmp_path / "out", "--compare", demonstration.path, "--resamples", 100) == 0
     (comparison,) = read(tmp_path / "out")["comparisons"]
     assert comparison["patients"] == 5
-    assert set(comparison["differences"]) == {"auroc", "auprc", "brier"}
-    for entry in comparison["differences"].values():
-        assert entry["this"] == entry["other"]
-        assert entry["difference"] == {"value": 0, "low": 0, "high": 0}
+    assert comparison["this"] == comparison["other"]
+    at = comparison["difference"]["horizons"]["12"]
+    for difference in (at["ipcw"]["auroc"], at["ipcw"]["auprc"], at["brier"]):
+        assert difference["value"] == 0
     assert "minus random-weights-demonstration 1, on 5 patients: AUROC +0.000" in capsys.readouterr().out
 
 
@@ -232,11 +254,85 @@ def test_a_compared_bundle_that_refuses_patients_is_compared_on_the_others(
     assert run(demonstration.path, cohort, tmp_path / "out", "--compare", other, "--resamples", 100) == 0
     (comparison,) = read(tmp_path / "out")["comparisons"]
     assert (comparison["patients"], comparison["refused"], comparison["problem"]) == (4, 1, None)
-    lost = {"PH00005"}
+    lost = {"PH00001", "PH00002", "PH00003", "PH00004"}  # every patient with a diagnosis
     run(demonstration.path, cohort, tmp_path / "out", "--compare", other, "--resamples", 100)
     (comparison,) = read(tmp_path / "out")["comparisons"]
-    assert comparison["problem"].startswith("There is no negative among 4 patient(s)")
+    assert "is with a diagnosis within the horizon of 12 months: both kinds are needed" in comparison["problem"]
     assert "Not compared with other 1" in (tmp_path / "out" / "evaluation.html").read_text()
+
+
+def test_a_clinical_table_gives_subgroups_and_the_amap_score(demonstration, cohort, tmp_path, fast, capsys):
+    lines = ["patient_id,exam_id,age,sex,albumin,bilirubin,platelets,centre,visible_lesion"]
+    for n, patient_id in enumerate(RISKS):
+        lines.append(f"{patient_id},,{50 + 5 * n},{'mf'[n % 2]},{40 - n},{15 + n},{150 - 10 * n},centre {n % 2},")
+    first = min(p.name for p in (cohort / "PH00001").iterdir())
+    lines.append(f"PH00001,{first},,,,,,,no")
+    (cohort / "clinical.csv").write_text("\n".join(lines) + "\n")
+    assert run(demonstration.path, cohort, tmp_path / "out", "--resamples", 100) == 0
+    content = read(tmp_path / "out")
+    names = [(one["kind"], one["name"]) for one in content["metrics"]["sets"]]
+    assert ("centre", "centre 0") in names
+    assert ("centre", "centre 1") in names
+    assert ("tumour at the landmark", "future") in names
+    baseline = content["clinical_baseline"]
+    assert baseline["score"]["landmarks"] == content["metrics"]["sets"][0]["landmarks"]
+    assert baseline["score"]["horizons"]["12"]["calibration_slope"] is None  # a score is no risk
+    assert "aMAP: AUROC" in capsys.readouterr().out
+    assert "Clinical baseline" in (tmp_path / "out" / "evaluation.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("P1,,,4.1,", "clinical.csv, row 2: albumin must be a number from 10 to 70 g/l. Check its unit."),
+        ("P1,,x,,", "clinical.csv, row 2: sex must be m or f."),
+        ("P1,old,,,", "clinical.csv, row 2: age must be a number from 0 to 120 years"),
+        ("P1,,,,maybe", "clinical.csv, row 2: visible_lesion must be yes or no."),
+        ("P1,,,,\nP1,,,,", "clinical.csv, row 3: this patient and exam stand there already"),
+    ],
+)
+def test_a_clinical_table_that_can_not_be_used_is_refused_by_row(
+    demonstration, cohort, tmp_path, fast, capsys, row, words
+):
+    (cohort / "clinical.csv").write_text(f"patient_id,age,sex,albumin,visible_lesion\n{row}\n")
+    assert run(demonstration.path, cohort, tmp_path / "out") == 1
+    assert words in capsys.readouterr().err
+    assert not fast
+
+
+def test_horizons_can_be_chosen_and_the_bundle_s_own_is_one(demonstration, cohort, tmp_path, fast):
+    assert run(demonstration.path, cohort, tmp_path / "out", "--horizons", 6, 9, "--resamples", 100) == 0
+    content = read(tmp_path / "out")
+    assert content["metrics"]["horizons"] == [6, 9, 12]
+    at = content["metrics"]["sets"][0]["horizons"]
+    assert at["12"]["brier"] is not None
+    assert at["6"]["brier"] is None  # the bundle gives no risk within 6 months
+    assert at["6"]["ipcw"]["auroc"]["value"] is not None
+    assert "gives no risk within 6, 9 months" in (tmp_path / "out" / "evaluation.html").read_text()
+
+
+def test_a_phantom_of_surveillance_brings_its_ceiling_and_says_which_tumours_were_visible(
+    demonstration, tmp_path, monkeypatch
+):
+    folder = tmp_path / "cohort"
+    synthesize(folder, CohortPlan(12, 4, PhantomModel(acquisition=AcquisitionModel(spacing=8.0))))
+    truth = find_truth(folder)
+    monkeypatch.setattr(
+        command,
+        "predict_patient",
+        lambda _, patient, __: np.array(
+            [[truth.risks["images"][12][patient.patient_id, exam.exam_id] for exam in patient.exams]] * 10
+        ),
+    )
+    assert run(demonstration.path, folder, tmp_path / "out", "--resamples", 100) == 0
+    content = read(tmp_path / "out")
+    ceiling = {(one["kind"], one["name"]): one for one in content["true_risk"]["sets"]}
+    assert ceiling["headline", "every landmark"]["horizons"]["36"]["calibration_slope"] is not None
+    for one in content["metrics"]["sets"]:  # this model is the ceiling
+        expected = ceiling[one["kind"], one["name"]]["horizons"]["12"]["ipcw"]["auroc"]["value"]
+        assert one["horizons"]["12"]["ipcw"]["auroc"]["value"] == (expected and pytest.approx(expected))
+    assert {one["kind"] for one in content["metrics"]["sets"]} >= {"tumour at the landmark", "scanner"}
+    assert "the ceiling for any method" in (tmp_path / "out" / "evaluation.html").read_text()
 
 
 def test_only_the_part_of_a_split_is_judged(demonstration, cohort, tmp_path, fast):
@@ -285,7 +381,15 @@ def test_a_split_that_does_not_fit_is_refused_without_naming_a_patient(
 
 
 @pytest.mark.parametrize(
-    "words", [("--split", "x.json"), ("--part", "test"), ("--resamples", 99), ("--seed", -1), ("--seed", "a")]
+    "words",
+    [
+        ("--split", "x.json"),
+        ("--part", "test"),
+        ("--resamples", 99),
+        ("--horizons", 0),
+        ("--seed", -1),
+        ("--seed", "a"),
+    ],
 )
 def test_wrong_usage_exits_with_2(phantom, tmp_path, words):
     with pytest.raises(SystemExit) as exit_status:
@@ -303,9 +407,9 @@ def test_a_cohort_that_can_not_be_judged_is_refused_in_a_sentence(demonstration,
     assert "later 1 predicts a diagnosis within 24 months" in refused("--compare", later)
     bad = changed_bundle(demonstration, tmp_path / "bad", operating_thresholds=[{"name": "x"}])
     assert "operating threshold of the bundle can't be used" in refused(bundle=bad)
-    outcomes(cohort, {"PH00005": None})
+    outcomes(cohort, {"PH00005": None, **{name: ("", "2031-01-01") for name in RISKS if name != "PH00005"}})
     said = refused()
-    assert "There is no negative among 4 patient(s) within the horizon of 12 months" in said
+    assert "is with a diagnosis within the horizon of 12 months" in said
     assert "Not judged: 1: no outcome known" in said
     (cohort / "outcomes.csv").write_text("patient_id,diagnosis_date,last_seen_date\nPH00001,soon,2020-01-01\n")
     assert "outcomes.csv, row 2: dates must be written 2021-03-14" in refused()
@@ -322,7 +426,7 @@ def test_where_nobody_could_be_predicted_the_first_reason_is_told(
         monkeypatch.delitem(RISKS, patient_id)
     assert run(demonstration.path, cohort, tmp_path / "out") == 1
     said = capsys.readouterr().err
-    assert "No patient is left to evaluate" in said
+    assert "There is nothing to evaluate" in said
     assert "5: refused, the first because: Exam" in said
     assert "lacks DWI_b0" in said
 

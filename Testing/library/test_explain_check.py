@@ -27,7 +27,7 @@ from HCCNetLib.commands.checking import fresh_network
 from HCCNetLib.commands.main import main
 from HCCNetLib.evaluation import faithfulness as figures
 from HCCNetLib.evaluation.faithfulness import Burden, MapFigures, mean_interval
-from HCCNetLib.evaluation.selection import select_latest_labelled
+from HCCNetLib.evaluation.selection import select
 from HCCNetLib.explanation import ALL, Evidence, ExamMaps, Peak, exam_maps
 from HCCNetLib.explanation.check import CHECK_FILE, beside, find_check
 from HCCNetLib.explanation.evidence import _cell_voxels
@@ -537,7 +537,7 @@ def test_a_phantom_cohort_is_checked_and_all_figures_are_there(bundle, tiny_phan
         explained = {r["patient_id"] for r in csv.DictReader(stream)}
     read = read_input(tiny_phantom)
     exams = [
-        len(one.patient.exams) for one in select_latest_labelled(read, 12).chosen if one.patient.patient_id in explained
+        len(one.latest_labelled(12)[0].exams) for one in select(read).followed if one.patient.patient_id in explained
     ]
     assert min(exams) < 3
     assert content["attention"]["patients"] == sum(count >= 3 for count in exams)
@@ -794,7 +794,7 @@ def test_the_truth_is_read_back_as_it_was_written(tiny_phantom):
         grid = exam.images[CHANNELS[0]].grid
         masks = truth.exam("PH00001", exam.exam_id, grid)
         assert truth.size("PH00001", exam.exam_id) == pytest.approx(words["lesion_ml"])
-        assert masks.lesion.sum() * np.prod(grid.spacing) / 1000 == pytest.approx(words["lesion_mask_ml"], abs=1e-4)
+        assert masks.lesion.sum() * np.prod(grid.spacing) / 1000 == pytest.approx(words["nodule_mask_ml"][0], abs=1e-4)
         organs = nib.load(tiny_phantom / "truth" / "PH00001" / exam.exam_id / "organs.nii.gz").get_fdata()
         assert {31, 32} & set(np.unique(organs).astype(int))  # vessels and cysts lie in the liver and are none
         np.testing.assert_array_equal(masks.liver, (organs == 5) | masks.lesion)

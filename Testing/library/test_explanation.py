@@ -51,6 +51,7 @@ from HCCNetLib.preprocessing.geometry import scaling, translation
 from HCCNetLib.preprocessing.inverse import peak_voxel
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import ArrayImage, Exam, Patient, Refusal
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.phantom import PhantomModel, draw_phantom
 from HCCNetLib.synthetic.rendering import render_exam
 
@@ -108,7 +109,7 @@ def trained() -> Bundle:
 @pytest.fixture(scope="module")
 def converter() -> tuple[Patient, np.ndarray]:
     """A generated patient who is diagnosed within the year, and the lesion's centre at the last exam, mm."""
-    model = PhantomModel()
+    model = PhantomModel(disease=GrowthModel())
     phantom = draw_phantom(model, seed=2, index=0)
     exams = []
     for number, day in enumerate(phantom.course.dates):

@@ -25,7 +25,8 @@ from HCCNetLib.preprocessing.augmentation import Turn
 from HCCNetLib.preprocessing.pipeline import normalise_channels
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Outcome, Refusal
-from HCCNetLib.synthetic.disease import DiseaseModel, draw_courses
+from HCCNetLib.synthetic.disease import draw_courses
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.oracle import ask_about_order
 from HCCNetLib.training.configuration import build_config
 from HCCNetLib.training.digests import weights_digest
@@ -463,7 +464,7 @@ def test_an_order_that_is_there_is_learned_and_one_that_is_not_is_not(tmp_path):
 
 
 def test_the_oracle_tells_order_from_exact_sizes_and_less_from_inexact_ones():
-    courses = draw_courses(DiseaseModel(), 1, range(200))
+    courses = draw_courses(GrowthModel(), 1, range(200))
     exact, inexact = (ask_about_order(courses, error) for error in (0.0, 3.0))
     assert exact.low > 0.9
     assert 0.5 < inexact.value < exact.low

@@ -18,7 +18,7 @@ from HCCNetLib.readers import ReadingOptions, check_images, read_input, require_
 from HCCNetLib.readers.channels import CHANNELS, assign_channels, suggest_channel
 from HCCNetLib.readers.dates import date_in_name, parse_date
 from HCCNetLib.readers.nifti import NiftiImage
-from HCCNetLib.records import Grid, Patient, Problem, Refusal, months_between
+from HCCNetLib.records import Grid, Patient, Problem, Refusal, landmark_label, months_between
 
 SHAPE = (48, 40, 40)
 AFFINE = centred_affine(SHAPE, (7.0, 7.0, 7.0), np.diag([-1.0, -1.0, 1.0]))
@@ -225,6 +225,9 @@ def test_the_shared_series_are_a_cohort_of_three(shared_data: Path) -> None:
     assert missing.message.startswith("Exam 2021-06-20 lacks DWI_b400, T1_arterial")
 
 
+COMPETING = "patient_id,diagnosis_date,last_seen_date,competing_event,competing_date"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -240,6 +243,12 @@ def test_the_shared_series_are_a_cohort_of_three(shared_data: Path) -> None:
         ),
         ("patient_id,diagnosis_date,last_seen_date\n", "outcomes.csv has no rows"),
         ("patient_id,diagnosis_date,last_seen_date\nA,,2020-01-01,x\n", "row 2 has more cells than the header"),
+        (f"{COMPETING}\nA,,2020-05-01,death,\n", "row 2: competing_event names an event and competing_date is empty"),
+        (f"{COMPETING}\nA,,2020-05-01,,May\n", "row 2: dates must be written 2021-03-14"),
+        (
+            f"{COMPETING}\nA,2020-04-01,2020-05-01,transplant,2020-03-01\n",
+            "row 2: competing_date lies before diagnosis_date; no diagnosis can come after a competing event",
+        ),
     ],
 )
 def test_wrong_outcomes_are_refused_with_their_row(tmp_path: Path, text: str, sentence: str) -> None:
@@ -250,6 +259,20 @@ def test_wrong_outcomes_are_refused_with_their_row(tmp_path: Path, text: str, se
     assert sentence in cohort.outcomes_refused.message
     assert cohort.problems[0].message.endswith("Prediction does not need the outcomes; training and evaluation do.")
     assert [p.patient_id for p in cohort.patients] == ["A"]
+
+
+def test_a_competing_event_ends_the_follow_up_unless_the_diagnosis_came_first(tmp_path: Path) -> None:
+    for name in "AB":
+        write_patient(tmp_path / name, ("2020-01-05",), DWI[:1])
+    (tmp_path / "outcomes.csv").write_text(
+        f"{COMPETING}\nA,,2022-05-01,transplant,2020-06-01\nB,2020-04-01,2020-06-01,death,2020-06-01\n"
+    )
+    a, b = (read_input(tmp_path).outcomes[name] for name in "AB")
+    assert a.followed_until == a.event_date == datetime.date(2020, 6, 1)
+    assert landmark_label(a, datetime.date(2020, 1, 5), 12) is None  # not followed for the whole horizon
+    assert landmark_label(a, datetime.date(2020, 1, 5), 4) is False
+    assert b.event_date == datetime.date(2020, 4, 1)
+    assert landmark_label(b, datetime.date(2020, 1, 5), 12) is True
 
 
 def test_semicolons_and_a_byte_order_mark_are_what_spreadsheets_write(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from HCCNetLib.records import Refusal, landmark_label
 from HCCNetLib.synthetic import cohort as writing
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.phantom import DEFAULT_CHANNELS, PhantomModel
 
-COARSE = PhantomModel(acquisition=AcquisitionModel(spacing=6.0))
+COARSE = PhantomModel(disease=GrowthModel(), acquisition=AcquisitionModel(spacing=6.0))
 PLAN = CohortPlan(5, 3, COARSE)
 
 
@@ -123,14 +124,14 @@ def test_truth_lies_on_the_grid_of_its_exam_and_says_where_and_how_large_the_les
             np.testing.assert_array_equal(organs.affine, lesion.affine)
             mask = np.asarray(lesion.dataobj)
             assert set(np.unique(np.asarray(organs.dataobj))) <= {0, *card["organ_labels"].values()}
-            assert said["lesion_mask_ml"] == pytest.approx(
+            assert said["nodule_mask_ml"][0] == pytest.approx(
                 mask.sum() * np.prod(lesion.header.get_zooms()) / 1000, rel=1e-6, abs=1e-6
             )
             assert mask.any()
             assert np.exp(said["lesion_log_ml"]) == pytest.approx(said["lesion_ml"], rel=1e-4)
             if said["lesion_diameter_mm"] > 20:
                 centre = apply_affine(lesion.affine, np.argwhere(mask).astype(float)).mean(axis=0)
-                assert np.linalg.norm(centre - said["lesion_centre_mm"]) < 2
+                assert np.linalg.norm(centre - said["nodule_centres_mm"][0]) < 2
         if not limits & {exam["lesion_diameter_mm"] for exam in truth["exams"]}:
             months = -np.diff([exam["months_before_landmark"] for exam in truth["exams"]])
             np.testing.assert_allclose(rates / np.log(2) / months, truth["doublings_per_month"], atol=1e-3)
@@ -200,7 +201,7 @@ def test_more_patients_can_be_asked_for_later(cohort, tmp_path):
     ("plan", "words"),
     [
         (CohortPlan(5, 4, COARSE), "seed is 3, not 4"),
-        (CohortPlan(5, 3, PhantomModel()), r"acquisition\.spacing is 6\.0, not 3\.0"),
+        (CohortPlan(5, 3, PhantomModel(disease=GrowthModel())), r"acquisition\.spacing is 6\.0, not 3\.0"),
         (CohortPlan(4, 3, COARSE), "meant for 5 patients, not 4"),
     ],
 )
@@ -232,8 +233,8 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_the_command_writes_the_cohort_and_says_what_is_in_it(cohort, tmp_path, capsys):
-    words = ("--out", tmp_path / "c", "--patients", 5, "--seed", 3, "--spacing", 6, "--processes", 1)
-    assert command.run(parse(*words)) == 0
+    words = ("--disease", "growth", "--out", tmp_path / "c", "--patients", 5, "--seed", 3, "--spacing", 6)
+    assert command.run(parse(*words, "--processes", 1)) == 0
     assert contents(tmp_path / "c") == contents(cohort[0])
     captured = capsys.readouterr()
     latest = cohort[1]["counts"]["latest_landmarks"]
@@ -243,10 +244,10 @@ def test_the_command_writes_the_cohort_and_says_what_is_in_it(cohort, tmp_path, 
 
 
 def test_the_command_puts_the_oracle_into_the_card_also_afterwards(cohort, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(writing, "_ORACLE_PATIENTS", 200)
+    monkeypatch.setitem(writing._ORACLE_PATIENTS, "growth", 200)
     folder = tmp_path / "cohort"
     shutil.copytree(cohort[0], folder)
-    words = ("--out", folder, "--patients", 5, "--seed", 3, "--spacing", 6)
+    words = ("--disease", "growth", "--out", folder, "--patients", 5, "--seed", 3, "--spacing", 6)
     assert command.run(parse(*words, "--oracle")) == 0
     oracle = json.loads((folder / "cohort.json").read_text())["oracle"]
     assert [row["size_error_doublings"] for row in oracle["results"]] == [0.0, 0.6]
@@ -257,7 +258,8 @@ def test_the_command_puts_the_oracle_into_the_card_also_afterwards(cohort, tmp_p
 
 
 def test_channels_and_share_of_malignant_lesions_can_be_chosen(tmp_path):
-    words = ("--out", tmp_path / "c", "--patients", 2, "--spacing", 6, "--processes", 1, "--malignant-fraction", 1)
+    words = ("--disease", "growth", "--out", tmp_path / "c", "--patients", 2, "--spacing", 6, "--processes", 1)
+    words = (*words, "--malignant-fraction", 1)
     assert command.run(parse(*words, "--channels", "T1_native", "T1_venous")) == 0
     for patient in read_input(tmp_path / "c").patients:
         require_channels(patient, ("T1_native", "T1_venous"))
@@ -271,3 +273,11 @@ def test_wrong_usage_exits_with_2(words, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_status:
         parse("--out", tmp_path, "--patients", 1, *words)
     assert exit_status.value.code == 2
+
+
+def test_a_malignant_fraction_belongs_to_growth(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_status:
+        command.run(parse("--out", tmp_path / "c", "--patients", 1, "--malignant-fraction", 0.5))
+    assert exit_status.value.code == 2
+    assert "--malignant-fraction goes with --disease growth" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

@@ -7,16 +7,14 @@ import pytest
 from scipy import stats
 
 from HCCNetLib.records import DAYS_PER_MONTH, Outcome, Refusal, landmark_label, months_between
-from HCCNetLib.synthetic.disease import (
-    DiseaseModel,
+from HCCNetLib.synthetic.disease import draw_courses, sphere_ml
+from HCCNetLib.synthetic.growth import (
+    GrowthModel,
     diameter_before,
-    draw_course,
-    draw_courses,
     largest_conceivable,
-    sphere_ml,
 )
 
-MODEL = DiseaseModel()
+MODEL = GrowthModel()
 LANDMARK = datetime.date(2020, 1, 1)
 
 
@@ -133,10 +131,10 @@ def test_an_exam_long_before_the_diagnosis_is_a_negative_landmark(courses):
 
 
 def test_a_patient_does_not_depend_on_who_else_is_drawn(courses):
-    assert draw_course(MODEL, 0, 3210) == courses[3210]
-    assert draw_course(MODEL, 1, 3210) != courses[3210]
+    assert MODEL.draw(0, 3210) == courses[3210]
+    assert MODEL.draw(1, 3210) != courses[3210]
 
 
 def test_a_chance_outside_0_to_1_is_refused_by_name():
     with pytest.raises(Refusal, match="malignant_fraction must lie between 0 and 1"):
-        DiseaseModel(malignant_fraction=1.5)
+        GrowthModel(malignant_fraction=1.5)

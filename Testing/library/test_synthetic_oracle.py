@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from HCCNetLib.records import Refusal
-from HCCNetLib.synthetic.disease import DiseaseModel, draw_courses, sphere_ml
+from HCCNetLib.synthetic.disease import draw_courses, sphere_ml
+from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.oracle import (
     Landmark,
     Series,
@@ -20,7 +21,7 @@ from HCCNetLib.synthetic.oracle import (
     tabulate,
 )
 
-MODEL = DiseaseModel()
+MODEL = GrowthModel()
 SIZE_ERROR = 0.6
 
 

@@ -1,0 +1,164 @@
+"""All figures of one bundle on one cohort: sets of landmarks, horizons, curves, alarms, thresholds, members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from HCCNetLib.evaluation.discrimination import auroc_resampled
+from HCCNetLib.evaluation.follow_up import Censoring, FollowUp, weights_at
+from HCCNetLib.evaluation.horizons import curves, judge
+from HCCNetLib.evaluation.landmark_sets import Details, LandmarkSet, landmark_sets
+from HCCNetLib.evaluation.lead_time import RESAMPLES, lead_time
+from HCCNetLib.evaluation.replicates import jackknife_interval, jackknife_weights
+from HCCNetLib.evaluation.risks import Risks
+from HCCNetLib.evaluation.scores import Floats
+from HCCNetLib.evaluation.thresholds import at_thresholds
+from HCCNetLib.records import Problem
+
+HORIZONS = (6.0, 12.0, 18.0, 24.0, 36.0)
+METHOD = (
+    "95%, from leaving out patients with all their landmarks (jackknife); of lead times, from drawing patients again "
+    "(bootstrap)"
+)
+
+_FEW, _MANY = 10, 100
+_OF_RISK = ("mean_risk", "brier", "scaled_brier", "calibration_intercept", "calibration_slope")
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What one bundle predicted at N landmarks.
+
+    Args:
+        follow_up: what became of the patients.
+        risks: calibrated.
+        details: what else is known.
+        members: (N, M) each member's raw probability at the main horizon.
+    """
+
+    follow_up: FollowUp
+    risks: Risks
+    details: Details
+    members: Floats
+
+
+def judge_bundle(
+    landmarks: Landmarks,
+    horizons: Sequence[float],
+    horizon: float,
+    thresholds: Sequence[Mapping[str, Any]] = (),
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Judges risks.
+
+    Args:
+        landmarks: N.
+        horizons: months at which everything is judged.
+        horizon: the main one, of curves, thresholds, alarms and members; one of ``horizons``.
+        thresholds: chosen on other data.
+        seed: of the intervals and of the random landmark.
+        resamples: of the bootstrap, for lead times.
+
+    Returns:
+        Plain data: ``sets``, a figure for each set and horizon (``horizons.judge``), the headline first; ``curves`` of the
+        headline at the main horizon; ``lead_time``; ``thresholds``; ``members``; ``warnings``; ``intervals``.
+
+    Raises:
+        Refusal: a threshold can't be used.
+    """
+    follow_up, risks = landmarks.follow_up, landmarks.risks
+    ranking = risks.ranking(horizon)
+    sets = judge_sets(landmarks, horizons, horizon, seed)
+    return {
+        "horizons": list(horizons),
+        "main_horizon": horizon,
+        "calibrated_horizons": [months for months in risks.horizons if months in horizons],
+        "sets": sets,
+        "curves": curves(follow_up, risks, horizon, seed=seed),
+        "lead_time": lead_time(follow_up, ranking, horizon, None, seed, resamples),
+        "thresholds": [
+            {**judged, "lead_time": lead_time(follow_up, ranking, horizon, judged["threshold"], seed, resamples)}
+            for judged in at_thresholds(follow_up, ranking, horizon, thresholds, seed)
+        ],
+        "members": _judge_members(landmarks, horizon, seed),
+        "warnings": [vars(problem) for problem in _warnings(sets[0], horizon)],
+        "intervals": {"method": METHOD, "resamples": resamples, "seed": seed},
+    }
+
+
+def judge_sets(landmarks: Landmarks, horizons: Sequence[float], horizon: float, seed: int = 0) -> list[dict[str, Any]]:
+    """The figures of each set of landmarks that is not empty, the headline first."""
+    return [
+        _judge_set(landmarks, one, horizons, seed)
+        for one in landmark_sets(landmarks.follow_up, landmarks.details, horizon, seed)
+        if len(one.rows(horizon))
+    ]
+
+
+def _judge_set(landmarks: Landmarks, one: LandmarkSet, horizons: Sequence[float], seed: int) -> dict[str, Any]:
+    """One set; where it differs between horizons, each horizon is judged by itself."""
+    rows = [one.rows(horizon) for horizon in horizons]
+    alike = all(np.array_equal(rows[0], other) for other in rows[1:])
+    pieces = [(tuple(horizons), rows[0])] if alike else [((h,), r) for h, r in zip(horizons, rows, strict=True)]
+    parts = [
+        judge(landmarks.follow_up, landmarks.risks, months, chosen, one.weights, seed) for months, chosen in pieces
+    ]
+    merged = parts[-1] | {"horizons": {key: value for part in parts for key, value in part["horizons"].items()}}
+    if not alike:  # cases are chosen by what is told apart: such a set has no risk of its own
+        merged |= dict.fromkeys(("concordance", "integrated_brier", "integrated_brier_of_incidence"))
+        for figures in merged["horizons"].values():
+            figures |= dict.fromkeys(_OF_RISK)
+    return {"kind": one.kind, "name": one.name, "note": one.note, **merged}
+
+
+def _judge_members(landmarks: Landmarks, horizon: float, seed: int) -> dict[str, Any] | None:
+    """Each member's AUROC by IPCW on raw outputs; None where there is one network."""
+    follow_up, members = landmarks.follow_up, landmarks.members
+    if members.shape[1] < 2:
+        return None
+    weights = jackknife_weights(follow_up.patients, np.ones(len(follow_up)), seed)
+    ipcw = weights_at(follow_up, horizon, weights, Censoring(follow_up, weights))
+    cases = follow_up.cases(horizon)
+    each = np.stack([auroc_resampled(cases, member, ipcw) for member in (members.mean(axis=1), *members.T)])
+    mean = each[1:].mean(axis=0)
+    return {
+        "auroc": [jackknife_interval(member, "logit").to_dict() for member in each[1:]],
+        "mean_auroc": jackknife_interval(mean, "logit").to_dict(),
+        "ensemble_above_mean": jackknife_interval(each[0] - mean, "identity").to_dict(),
+    }
+
+
+def _warnings(headline: Mapping[str, Any], horizon: float) -> list[Problem]:
+    """What limits the figures, most serious first."""
+    at = headline["horizons"][f"{horizon:g}"]
+    positives = at["excluded"]["positive"]
+    fewer, kind = min((positives, "with"), (at["excluded"]["landmarks"] - positives, "without"))
+    where = f"landmark(s) {kind} a diagnosis within {horizon:g} months"
+    warnings = []
+    if fewer < _FEW:
+        message = (
+            f"There are only {fewer} {where}: the intervals are wide, and from so few they are still too narrow. Draw no "
+            f"conclusion from these figures."
+        )
+        warnings.append(Problem("very_few_cases", message))
+    elif fewer < _MANY:
+        message = (
+            f"There are {fewer} {where}. Calibration can be judged from about 100 with and 100 without one (Collins et al., "
+            f"Stat Med 2016;35:214); below that, read it with its interval."
+        )
+        warnings.append(Problem("few_cases", message))
+    if at["ipcw"]["auroc"]["value"] in (0.0, 1.0):
+        message = (
+            "The risks separate the two classes without exception: the AUROC has no interval, which does not mean that it "
+            "is certain."
+        )
+        warnings.append(Problem("separated", message))
+    if at["calibration_slope"] is None or at["calibration_slope"]["value"] is None:
+        message = "The calibration slope is not determined: the risks separate the classes, or are all equal."
+        warnings.append(Problem("slope_not_determined", message))
+    return warnings
