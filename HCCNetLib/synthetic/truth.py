@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from HCCNetLib.readers.nifti import NiftiImage
 from HCCNetLib.readers.rows import read_rows
 from HCCNetLib.records import Grid, Refusal
-from HCCNetLib.synthetic.cohort import EXAMS_FILE, TRUTH_FOLDER
+from HCCNetLib.synthetic.cohort import EXAMS_FILE, TRUTH_FILE, TRUTH_FOLDER
 from HCCNetLib.synthetic.rendering import ORGAN_LABELS
 from HCCNetLib.synthetic.truth_tables import RISK_VIEWS
 
@@ -26,7 +27,7 @@ class ExamTruth:
     """Masks (X, Y, Z) on the exam's grid.
 
     Args:
-        lesion: of the lesion, or of all solid nodules.
+        lesion: of the lesion; of surveillance, of the tumours.
         liver: without vessels, cysts and benign nodules; the lesion belongs to it.
     """
 
@@ -68,9 +69,17 @@ class Truth:
         Raises:
             Refusal: a mask is missing, damaged, or lies on another grid.
         """
-        lesion, organs = (self._mask(patient_id, exam_id, name, grid) for name in ("lesion", "organs"))
-        is_lesion = lesion > 0
-        return ExamTruth(is_lesion, (organs == _LIVER) | is_lesion)
+        nodules, organs = (self._mask(patient_id, exam_id, name, grid) for name in ("lesion", "organs"))
+        return ExamTruth(np.isin(nodules, self._tumours(patient_id)), (organs == _LIVER) | (nodules > 0))
+
+    def _tumours(self, patient_id: str) -> list[int]:
+        """Their numbers in the lesion masks: the growing lesion's, or those of the tumours."""
+        shown = f"{TRUTH_FOLDER}/…/{TRUTH_FILE}"
+        try:
+            truth = json.loads((self.folder / patient_id / TRUTH_FILE).read_text(encoding="utf-8"))
+            return [n for n, nodule in enumerate(truth["nodules"], start=1) if nodule["kind"] in ("lesion", "tumour")]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Refusal("bad_truth", f"{shown} is missing or damaged. {_ADVICE}") from error
 
     def _mask(self, patient_id: str, exam_id: str, name: str, grid: Grid) -> NDArray[np.float32]:
         shown = f"{TRUTH_FOLDER}/…/{exam_id}/{name}.nii.gz"

@@ -324,6 +324,21 @@ def test_a_nodule_s_number_in_the_mask_is_its_place_in_the_truth(cohort):
     assert checked > 10
 
 
+def test_the_lesion_that_an_explanation_should_find_is_the_tumour(cohort):
+    folder, _, _ = cohort
+    truth = find_truth(folder)
+    by_tumour = set()
+    for patient in read_input(folder).patients:
+        said = json.loads((folder / "truth" / patient.patient_id / "truth.json").read_text())
+        for k, exam in enumerate(patient.exams):
+            found = truth.exam(patient.patient_id, exam.exam_id, exam.images["DWI_b0"].grid)
+            tumour = any(n["kind"] == "tumour" and n["diameters_mm"][k] > 0 for n in said["nodules"])
+            assert found.lesion.any() == tumour
+            assert (found.liver | ~found.lesion).all()
+            by_tumour.add(tumour)
+    assert by_tumour == {True, False}
+
+
 def test_a_patient_without_a_nodule_has_no_lesion_and_a_finite_logarithm(cohort):
     folder, _, _ = cohort
     with (folder / "truth" / "exams.csv").open() as stream:
