@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from HCCNetLib.evaluation.discrimination import auroc_resampled
+from HCCNetLib.evaluation.intervals import Interval
 from HCCNetLib.evaluation.replicates import jackknife_interval, jackknife_weights
 from HCCNetLib.preprocessing import PreparedExam, PreprocessingConfig, prepare_exam
 from HCCNetLib.records import ArrayImage, Exam
@@ -132,23 +133,28 @@ def ask_about_brightness(measured: Sequence[Brightness], horizon: float) -> dict
         "interval": "95% jackknife over patients, the cross-validated scores being fixed",
         "views": dict(VIEWS),
         "patients": len(measured),
-        "landmarks": {name: _by_view(scores, labels, patients, choose(numbers)) for name, choose in NUMBERS.items()},
+        "results": [
+            {
+                "method": "brightness",
+                "view": view,
+                "horizon": horizon,
+                "auroc": {n: _auroc(values, labels, patients, choose(numbers)) for n, choose in NUMBERS.items()},
+            }
+            for view, values in scores.items()
+        ],
         "rank_correlation_with_volume": _correlations(measured),
     }
 
 
-def _by_view(
-    scores: Mapping[str, Floats], labels: NDArray[np.bool_], patients: NDArray[np.int_], chosen: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """AUROC of each view at some landmarks; none where a class is too small."""
-    counts = {"positive": int(labels[chosen].sum()), "negative": int((~labels[chosen]).sum())}
-    if min(counts.values()) < _FEWEST:
-        return counts
-    weights = jackknife_weights(patients[chosen], np.ones(chosen.sum()))
-    return counts | {
-        view: jackknife_interval(auroc_resampled(labels[chosen], values[chosen], weights), "logit").to_dict()
-        for view, values in scores.items()
-    }
+def _auroc(
+    scores: Floats, labels: NDArray[np.bool_], patients: NDArray[np.int_], chosen: NDArray[np.bool_]
+) -> dict[str, float | None]:
+    """AUROC at some landmarks; not determined where a class is too small."""
+    rows = np.flatnonzero(chosen)
+    if min(labels[rows].sum(), (~labels[rows]).sum()) < _FEWEST:
+        return Interval(None, None, None).to_dict()
+    weights = jackknife_weights(patients[rows], np.ones(len(rows)))
+    return jackknife_interval(auroc_resampled(labels[rows], scores[rows], weights), "logit").to_dict()
 
 
 def _tabulate(landmarks: Iterable[tuple[Brightness, int]]) -> dict[str, Floats]:

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from HCCNetLib.readers.clinical import CLINICAL_FILE
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE
 from HCCNetLib.records import PHANTOM_MARK, Grid, Refusal
+from HCCNetLib.synthetic.brightness import ask_about_brightness, measure_brightness
 from HCCNetLib.synthetic.disease import Course, draw_courses
 from HCCNetLib.synthetic.growth import GrowthModel
 from HCCNetLib.synthetic.oracle import Progress, describe_oracle
@@ -57,6 +58,7 @@ GENERATOR_VERSION = 2
 _UNFINISHED = ".unfinished"
 _IDENTITY = ("generator_version", "disease", "seed", "parameters")  # what two runs of one cohort must agree on
 _ORACLE_PATIENTS = {"growth": 2000, "surveillance": 5000}  # at least
+_BRIGHTNESS_PATIENTS, _BRIGHTNESS_SPACING = 400, 5.0  # mm
 # Noise has no repetitions to look for, so only runs of one value (air in masks) are: less time, a tenth more space.
 _COMPRESSION = 1
 _GZIP_WINDOW = 31  # zlib's code for a gzip header, which then holds no time and no name
@@ -182,8 +184,16 @@ def _oracle(plan: CohortPlan, tell: Progress) -> dict[str, Any]:
     count = max(plan.patients, _ORACLE_PATIENTS[disease.name])
     courses = draw_courses(disease, plan.seed, range(count))
     if isinstance(disease, SurveillanceModel):
-        return describe_surveillance(disease, courses, plan.seed, tell)
+        table = describe_surveillance(disease, courses, plan.seed, tell)
+        return table | {"brightness": _brightness(plan, tell)}
     return describe_oracle(courses, disease.horizon, plan.seed, tell)
+
+
+def _brightness(plan: CohortPlan, tell: Progress) -> dict[str, Any]:
+    """What brightness alone gives away, on coarse images of the first patients."""
+    coarse = replace(plan.model, acquisition=replace(plan.model.acquisition, spacing=_BRIGHTNESS_SPACING))
+    measured = measure_brightness(coarse, plan.seed, range(_BRIGHTNESS_PATIENTS), tell)
+    return ask_about_brightness(measured, plan.model.disease.horizon)
 
 
 def _card(plan: CohortPlan) -> dict[str, Any]:

@@ -8,15 +8,20 @@ First and last exam of each patient. Seen: a matched filter stands out by 3 SDs 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from HCCNetLib.synthetic.phantom import DEFAULT_CHANNELS, PhantomModel, draw_phantom
 from HCCNetLib.synthetic.rendering import render_exam
 from HCCNetLib.synthetic.tissues import CHANNELS
-from HCCNetLib.synthetic.visibility import VISIBLE, visibility
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "library"))
+
+from nodule_visibility import VISIBLE, visibility
 
 SIZES = (4, 5, 7, 10, 15, 20, 30, 50)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -13,11 +14,13 @@ import pytest
 from scipy.stats import kstest
 
 from HCCNetLib.commands.evaluate import follow_up_of
+from HCCNetLib.commands.main import main
 from HCCNetLib.evaluation.discrimination import auroc
 from HCCNetLib.evaluation.follow_up import COMPETING, cumulative_incidence
 from HCCNetLib.readers import read_input
 from HCCNetLib.readers.clinical import read_clinical
 from HCCNetLib.records import Refusal, months_between
+from HCCNetLib.synthetic import cohort as writing
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
 from HCCNetLib.synthetic.disease import draw_courses
@@ -345,3 +348,20 @@ def test_a_patient_without_a_nodule_has_no_lesion_and_a_finite_logarithm(cohort)
         rows = list(csv.DictReader(stream))
     assert all(np.isfinite(float(row["lesion_log_ml"])) for row in rows)
     assert {row["visible_tumour"] for row in rows} <= {"yes", "no"}
+
+
+def test_the_command_prints_and_keeps_what_the_oracle_and_brightness_reach(cohort, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(writing._ORACLE_PATIENTS, "surveillance", 120)
+    auroc = {"1": {"value": 0.5, "low": 0.4, "high": 0.6}, "all": {"value": None, "low": None, "high": None}}
+    row = {"method": "brightness", "view": "bright share", "horizon": 12.0, "auroc": auroc}
+    monkeypatch.setattr(writing, "measure_brightness", lambda model, *_: model.acquisition.spacing)
+    monkeypatch.setattr(writing, "ask_about_brightness", lambda spacing, _: {"spacing": spacing, "results": [row]})
+    shutil.copytree(cohort[0], tmp_path / "c")
+    words = ("--out", tmp_path / "c", "--patients", 6, "--seed", 2, "--spacing", 6, "--channels", "DWI_b0", "DWI_b800")
+    assert main(["synthesize", *map(str, words), "--oracle"]) == 0
+    said = capsys.readouterr().out
+    assert "brightness, bright share, 12 months; landmark 1 0.500 (0.400–0.600), all – (–––)" in said
+    assert "Oracle, AUROC (95% interval), true risk, images, 36 months; landmark 1 0." in said
+    card = json.loads((tmp_path / "c" / "cohort.json").read_text())
+    assert card["oracle"]["patients"] == 120
+    assert card["oracle"]["brightness"]["spacing"] == 5.0

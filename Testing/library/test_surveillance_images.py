@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from nodule_visibility import VISIBLE, visibility
 
 from HCCNetLib.preprocessing import PreprocessingConfig
 from HCCNetLib.preprocessing.geometry import apply_affine
@@ -19,7 +20,6 @@ from HCCNetLib.synthetic.rendering import ORGAN_LABELS, render_exam
 from HCCNetLib.synthetic.shapes import Raster, at_points
 from HCCNetLib.synthetic.surveillance import SurveillanceModel
 from HCCNetLib.synthetic.tissues import TISSUES
-from HCCNetLib.synthetic.visibility import VISIBLE, visibility
 from HCCNetLib.synthetic.warp import WarpModel, draw_warp
 
 COARSE = PhantomModel(acquisition=AcquisitionModel(spacing=5.0))
@@ -279,6 +279,8 @@ def test_the_share_of_bright_voxels_does_not_give_the_size_of_nodules(measured):
 
 def test_brightness_is_asked_for_by_landmark_number(measured):
     table = ask_about_brightness(measured * 3, 12.0)
-    assert set(table["landmarks"]) == {"1", "2", "3", "4 or more", "all"}
-    assert set(table["landmarks"]["all"]) == {"positive", "negative", *VIEWS}
-    assert all(0 <= table["landmarks"]["all"][view]["value"] <= 1 for view in VIEWS)
+    rows = {row["view"]: row["auroc"] for row in table["results"]}
+    assert set(rows) == set(VIEWS)
+    for row in rows.values():
+        assert set(row) == {"1", "2", "3", "4 or more", "all"}
+        assert 0 <= row["all"]["value"] <= 1
