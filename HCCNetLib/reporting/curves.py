@@ -35,8 +35,8 @@ def pr_chart(points: Sequence[Sequence[float]], prevalence: float, auprc: float 
     )
     y = panel.y(prevalence)
     text = y - 5 if prevalence < 0.94 else y + 14
-    words = f'<text class="tick" x="{_LEFT + 6:g}" y="{text:.1f}">prevalence {prevalence:.3f}</text>'
-    body = f'<path class="now" d="M{_LEFT:g} {y:.1f}H{_RIGHT:g}"/>{words}<path class="line" d="M{steps}"/>'
+    words = f'<text class="tick halo" x="{_LEFT + 6:g}" y="{text:.1f}">prevalence {prevalence:.3f}</text>'
+    body = f'<path class="now" d="M{_LEFT:g} {y:.1f}H{_RIGHT:g}"/><path class="line" d="M{steps}"/>{words}'
     label = f"Precision-recall curve, area {_number(auprc)}; the dashed line is the prevalence {prevalence:.3f}"
     return svg(label, panel.axes("Recall (sensitivity)", "Precision (positive predictive value)") + body)
 
@@ -87,7 +87,7 @@ def class_chart(histogram: Mapping[str, Sequence[int]]) -> str:
     )
     names = {"positive": "with a diagnosis", "negative": "without"}
     words = "".join(
-        f'<text x="{_RIGHT:g}" y="{y:g}" text-anchor="end">{sum(grouped[kind])} {names[kind]}</text>'
+        f'<text class="halo" x="{_RIGHT:g}" y="{y:g}" text-anchor="end">{sum(grouped[kind])} {names[kind]}</text>'
         for kind, y in (("positive", _TOP + 14), ("negative", _BASE - 10))
     )
     label = "; ".join(
@@ -123,7 +123,7 @@ def net_benefit_chart(points: Points) -> str:
 
 def whisker_chart(figure: Mapping[str, float | None], low: float, high: float, ceiling: float | None = None) -> str:
     """A value with its interval on a short scale, for a row of a table; a hollow mark for a ceiling."""
-    width, height = 150.0, 18.0
+    width, height = 104.0, 18.0
 
     def x(value: float) -> float:
         return 4 + (width - 8) * (min(max(value, low), high) - low) / (high - low)

@@ -29,7 +29,8 @@ _STYLE = """
 .band { fill: var(--blue); fill-opacity: .13 } .ceiling { fill: #fff; stroke: var(--orange); stroke-width: 1.6 }
 rect.both { fill: #6c8fb3 } rect.positive { fill: var(--orange) } rect.negative { fill: var(--blue) }
 td small, td b, .range { white-space: nowrap } td small { color: var(--soft) }
-.wide th[scope=row] { min-width: 13ch }
+.wide th[scope=row] { min-width: 13ch } .sets th, .sets td { padding-right: 8px }
+.halo { paint-order: stroke; stroke: #fff; stroke-width: 4px; stroke-linejoin: round }
 .provenance th { padding-right: 20px } tr.kind th { padding-top: 12px; font-weight: 600 } .whisker-row { display: block }
 @media screen and (max-width: 760px) { .panels { grid-template-columns: 1fr } }
 @media print { .panels { gap: 8px 20px } .chart { font-size: 14px } section { break-inside: auto } }
@@ -191,7 +192,7 @@ def _by_set(metrics: Mapping[str, Any], ceiling: Mapping[str, Any] | None) -> st
         words += f" Hollow: {escape(ceiling['words'])}."
     told = "".join(f"<li>{note}</li>" for note in notes)
     return (
-        f'<section><h2>By exam, at {key} months</h2><div class="wide"><table><thead><tr>{columns}</tr></thead>'
+        f'<section><h2>By exam, at {key} months</h2><div class="wide"><table class="sets"><thead><tr>{columns}</tr></thead>'
         f'<tbody>{"".join(parts)}</tbody></table></div><p class="note">{words} AUROC, AUPRC and observed risk are weighted for '
         f'censoring.</p><ul class="note">{told}</ul></section>'
     )

@@ -36,4 +36,4 @@ def signed(value: float, sign: str = "") -> str:
 def plain(interval: Mapping[str, float | None]) -> str:
     """A figure with its interval, for a sentence."""
     value = interval["value"]
-    return "not determined" if value is None else f"{value:.3f} ({interval_range(interval)})"
+    return "not determined" if value is None else f"{signed(value)} ({interval_range(interval)})"
