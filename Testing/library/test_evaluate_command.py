@@ -120,9 +120,9 @@ def test_a_phantom_cohort_is_evaluated_with_real_networks_at_every_exam(demonstr
     assert said["landmark"] == last["landmark"]
 
 
-def test_every_output_says_what_it_is_not(demonstration, phantom, tmp_path, capsys):
+def test_every_output_says_what_it_is_not(demonstration, phantom, tmp_path, fast, capsys):
     out = tmp_path / "out"
-    assert run(demonstration.path, phantom, out, "--resamples", 100, "--device", "cpu") == 0
+    assert run(demonstration.path, phantom, out, "--resamples", 100) == 0
     content, said = read(out), capsys.readouterr()
     page = (out / "evaluation.html").read_text()
     assert "not for clinical use" in page

@@ -31,7 +31,7 @@ from HCCNetLib.synthetic.surveillance import (
     doublings,
     triangle_wave,
 )
-from HCCNetLib.synthetic.surveillance_oracle import VIEWS, describe_surveillance, features, tabulate_landmarks
+from HCCNetLib.synthetic.surveillance_oracle import VIEWS, features, tabulate_landmarks
 from HCCNetLib.synthetic.true_risk import SEEN_MM, Measured, TrueRisk, measure
 from HCCNetLib.synthetic.truth import find_truth
 
@@ -60,10 +60,6 @@ def follow_up(courses):
 @pytest.fixture(scope="module")
 def table(courses):
     return tabulate_landmarks(MODEL, courses[:500], 0, lambda *_: None)
-
-
-def silent(stage, done, total):
-    pass
 
 
 # ---------------------------------------------------------------- the process
@@ -257,20 +253,6 @@ def test_each_view_is_blind_to_what_it_leaves_out():
     assert [same(given, size, view) for view in VIEWS] == [False, False, False, True]
 
 
-def test_the_card_gets_a_row_per_method_view_and_horizon(courses):
-    found = describe_surveillance(MODEL, courses[:250], 0, silent)
-    rows = {(row["method"], row["view"], row["horizon"]): row["auroc"] for row in found["results"]}
-    assert len(rows) == (2 + 4) * 5 + 4
-    ceiling, full, dates = (
-        rows[key]["all"]["value"]
-        for key in (("true risk", "images", 12), ("classifier", "full", 12), ("classifier", "dates", 12))
-    )
-    assert ceiling > full > 0.7
-    assert abs(dates - 0.5) < 0.12
-    assert abs(rows["survival model", "full", 12]["all"]["value"] - full) < 0.08
-    json.dumps(found)
-
-
 # ---------------------------------------------------------------- its cohort as files
 
 
@@ -350,8 +332,8 @@ def test_a_patient_without_a_nodule_has_no_lesion_and_a_finite_logarithm(cohort)
     assert {row["visible_tumour"] for row in rows} <= {"yes", "no"}
 
 
-def test_the_command_prints_and_keeps_what_the_oracle_and_brightness_reach(cohort, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(writing._ORACLE_PATIENTS, "surveillance", 120)
+def test_the_command_prints_and_keeps_a_row_per_method_view_and_horizon(cohort, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(writing._ORACLE_PATIENTS, "surveillance", 250)
     auroc = {"1": {"value": 0.5, "low": 0.4, "high": 0.6}, "all": {"value": None, "low": None, "high": None}}
     row = {"method": "brightness", "view": "bright share", "horizon": 12.0, "auroc": auroc}
     monkeypatch.setattr(writing, "measure_brightness", lambda model, *_: model.acquisition.spacing)
@@ -363,5 +345,14 @@ def test_the_command_prints_and_keeps_what_the_oracle_and_brightness_reach(cohor
     assert "brightness, bright share, 12 months; landmark 1 0.500 (0.400–0.600), all – (–––)" in said
     assert "Oracle, AUROC (95% interval), true risk, images, 36 months; landmark 1 0." in said
     card = json.loads((tmp_path / "c" / "cohort.json").read_text())
-    assert card["oracle"]["patients"] == 120
+    assert card["oracle"]["patients"] == 250
     assert card["oracle"]["brightness"]["spacing"] == 5.0
+    rows = {(row["method"], row["view"], row["horizon"]): row["auroc"] for row in card["oracle"]["results"]}
+    assert len(rows) == (2 + 4) * 5 + 4
+    ceiling, full, dates = (
+        rows[key]["all"]["value"]
+        for key in (("true risk", "images", 12), ("classifier", "full", 12), ("classifier", "dates", 12))
+    )
+    assert ceiling > full > 0.7
+    assert abs(dates - 0.5) < 0.12
+    assert abs(rows["survival model", "full", 12]["all"]["value"] - full) < 0.08
