@@ -274,6 +274,11 @@ class Outcome:
         return self.diagnosis_date or self.competing_date
 
     @property
+    def ended_by_competing(self) -> bool:
+        """Whether a competing event came without a diagnosis before."""
+        return self.diagnosis_date is None and self.competing_date is not None
+
+    @property
     def followed_until(self) -> datetime.date:
         """Day of the event, or the last day seen without one."""
         return self.event_date or self.last_seen_date
@@ -318,12 +323,13 @@ def names_exam(message: str, exam_id: str) -> bool:
 def landmark_label(outcome: Outcome, landmark: datetime.date, horizon: float) -> bool | None:
     """Whether the diagnosis comes within ``horizon`` months after ``landmark``; None where nobody knows.
 
-    Negative needs the whole horizon followed without a diagnosis in it; a competing event ends the follow-up. A landmark on
-    or after the diagnosis has no label.
+    Negative if the whole horizon was followed without a diagnosis, or a competing event came first: then there will be none.
+    A landmark on or after the event has no label.
     """
+    if outcome.event_date is not None and outcome.event_date <= landmark:
+        return None
     if outcome.diagnosis_date is not None:
-        if outcome.diagnosis_date <= landmark:
-            return None
         # A later diagnosis was seen too, so the horizon before it was followed.
         return months_between(landmark, outcome.diagnosis_date) <= horizon
-    return False if months_between(landmark, outcome.followed_until) >= horizon else None
+    known = outcome.competing_date is not None or months_between(landmark, outcome.last_seen_date) >= horizon
+    return False if known else None

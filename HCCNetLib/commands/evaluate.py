@@ -34,8 +34,8 @@ from HCCNetLib.inference.predictor import calibrate
 from HCCNetLib.readers import name_as_given, read_input
 from HCCNetLib.readers.clinical import CLINICAL_FILE, GROUPS, Clinical, read_clinical
 from HCCNetLib.readers.split import part_of, read_split
-from HCCNetLib.records import Cohort, Outcome, Patient, Refusal, months_between
-from HCCNetLib.synthetic.truth import find_truth
+from HCCNetLib.records import Cohort, Exam, Outcome, Patient, Problem, Refusal, months_between
+from HCCNetLib.synthetic.truth import Truth, find_truth
 
 HELP = "judge a bundle on a cohort with outcomes, at every exam and horizon: discrimination, calibration, lead time"
 
@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.wrong_usage("--horizons must be more than 0 and at most 240 months")
     cohort = read_input(arguments.cohort, reading_options(arguments))
     _require_outcomes(cohort)
-    clinical = _read_clinical(arguments)
+    clinical, truth = _read_clinical(arguments), find_truth(arguments.cohort)
     part = part_of(read_split(arguments.split), arguments.part, cohort) if arguments.split else None
     predictors = _open_all(arguments.bundle, arguments.compare, arguments.device)
     check_writable(arguments.out)
@@ -138,9 +138,9 @@ def run(arguments: argparse.Namespace) -> int:
     first, *others = results
     followed = [one for one in selection.followed if one.patient.patient_id in first.raw]
     _require_both_classes(followed, horizon, selection, first.refused)
-    details = _details(followed, clinical, arguments.cohort)
+    details = _details(followed, clinical, truth)
     landmarks = first.landmarks(followed, details)
-    horizons = sorted({*arguments.horizons, horizon})
+    horizons = sorted({float(f"{months:g}") for months in (*arguments.horizons, horizon)})
     thresholds = first.bundle.description.operating_thresholds
     metrics = judge_bundle(landmarks, horizons, horizon, thresholds, arguments.seed, arguments.resamples)
     content = {
@@ -148,12 +148,15 @@ def run(arguments: argparse.Namespace) -> int:
         "horizon_months": horizon,
         "warnings": [*_bundle_warnings(first), *metrics.pop("warnings")],
         "metrics": metrics,
-        "true_risk": _judge_true_risk(landmarks, followed, arguments.cohort, horizons, horizon, arguments.seed),
+        "true_risk": _judge_true_risk(landmarks, followed, truth, horizons, horizon, arguments.seed),
         "clinical_baseline": _judge_amap(landmarks, followed, clinical, horizons, arguments.seed),
         "comparisons": [_compare(first, other, followed, horizon, arguments.seed) for other in others],
         "cohort": _describe(cohort, selection, first, followed, arguments),
         "refused": _refused_entries(selection, first),
-        "problems": [{"code": problem.code, "message": problem.message} for problem in cohort.problems],
+        "problems": [
+            {"code": problem.code, "message": problem.message}
+            for problem in (*cohort.problems, *_clinical_problems(cohort, clinical))
+        ],
         "training_data": first.bundle.description.training_data,
         "software": software_versions(),
         "notice": NOTICE,
@@ -247,18 +250,31 @@ def follow_up_of(followed: Sequence[Followed]) -> FollowUp:
 def _end(outcome: Outcome, months: float) -> tuple[float, int]:
     if outcome.diagnosis_date is not None:
         return months, DIAGNOSED
-    return months, COMPETING if outcome.competing_date is not None else CENSORED
+    return months, COMPETING if outcome.ended_by_competing else CENSORED
 
 
-def _details(followed: Sequence[Followed], clinical: Clinical | None, cohort: Path) -> Details:
+def exams_of(followed: Sequence[Followed]) -> list[tuple[str, Exam]]:
+    """Patient id and exam of every landmark, in the order of all arrays."""
+    return [(one.patient.patient_id, exam) for one in followed for exam in one.patient.exams]
+
+
+def _clinical_problems(cohort: Cohort, clinical: Clinical | None) -> list[Problem]:
+    exams = {(patient.patient_id, exam.exam_id) for patient in cohort.patients for exam in patient.exams}
+    strangers = 0 if clinical is None else clinical.unmatched(exams)
+    if not strangers:
+        return []
+    message = f"{strangers} row(s) of the clinical table are of no patient or exam here. Check how their ids are spelt."
+    return [Problem("clinical_without_exams", message)]
+
+
+def _details(followed: Sequence[Followed], clinical: Clinical | None, truth: Truth | None) -> Details:
     """What else is known of every landmark: from the clinical table and, of a phantom, from its truth."""
-    exams = [(one.patient.patient_id, exam) for one in followed for exam in one.patient.exams]
+    exams = exams_of(followed)
     before = [None, *exams[:-1]]
     since = [
         months_between(last[1].date, exam.date) if last and last[0] == patient_id else np.nan
         for last, (patient_id, exam) in zip(before, exams, strict=True)
     ]
-    truth = find_truth(cohort)
     visible = _clinical_numbers(followed, clinical, "visible_lesion")
     if truth is not None:
         told = [truth.visible.get((patient_id, exam.exam_id)) for patient_id, exam in exams]
@@ -275,9 +291,8 @@ def _details(followed: Sequence[Followed], clinical: Clinical | None, cohort: Pa
 def _clinical_numbers(followed: Sequence[Followed], clinical: Clinical | None, column: str) -> Floats:
     """(N,), NaN where not known."""
     values = [
-        None if clinical is None else clinical.number(one.patient.patient_id, exam.exam_id, column)
-        for one in followed
-        for exam in one.patient.exams
+        None if clinical is None else clinical.number(patient_id, exam.exam_id, column)
+        for patient_id, exam in exams_of(followed)
     ]
     return np.array(values, dtype=np.float64)
 
@@ -401,15 +416,14 @@ def _bundle_warnings(result: BundleResults) -> list[dict[str, str]]:
 def _judge_true_risk(
     landmarks: Landmarks,
     followed: Sequence[Followed],
-    cohort: Path,
+    truth: Truth | None,
     horizons: Sequence[float],
     horizon: float,
     seed: int,
 ) -> dict[str, Any] | None:
     """Of a phantom whose truth holds it, the true risk given what images show: the ceiling for any method."""
-    truth = find_truth(cohort)
     known = {} if truth is None else truth.risks.get("images", {})
-    exams = [(one.patient.patient_id, exam.exam_id) for one in followed for exam in one.patient.exams]
+    exams = [(patient_id, exam.exam_id) for patient_id, exam in exams_of(followed)]
     if horizon not in known or any(exam not in known[horizon] for exam in exams):
         return None
     risks = Risks({months: np.array([values[exam] for exam in exams]) for months, values in known.items()})
@@ -466,7 +480,7 @@ def _describe(
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """Which cohort, and what became of each of its patients, in numbers that add up."""
-    dates = [exam.date for one in followed for exam in one.patient.exams]
+    dates = [exam.date for _, exam in exams_of(followed)]
     ends = [one.outcome.followed_until for one in followed]
     return {
         "name": name_as_given(arguments.cohort),
@@ -481,7 +495,7 @@ def _describe(
         "last_exam": max(dates).isoformat(),
         "followed_until": max(ends).isoformat(),
         "diagnosed": sum(one.outcome.diagnosis_date is not None for one in followed),
-        "competing": sum(one.outcome.event_date == one.outcome.competing_date is not None for one in followed),
+        "competing": sum(one.outcome.ended_by_competing for one in followed),
     }
 
 
@@ -501,8 +515,7 @@ def _table(first: BundleResults, followed: Sequence[Followed], landmarks: Landma
     names = [f"member_{n}" for n in range(1, members.shape[1] + 1)]
     columns = ["patient_id", "exam_id", "landmark", "number", "months_followed", "ended_by", "label", "risk"]
     rows = [[*columns, "risk_uncalibrated", *names, "notice"]]
-    exams = [(one.patient.patient_id, exam) for one in followed for exam in one.patient.exams]
-    for n, (patient_id, exam) in enumerate(exams):
+    for n, (patient_id, exam) in enumerate(exams_of(followed)):
         numbers = [follow_up.months[n], risk[n], members[n].mean(), *members[n]]
         months, *others = (repr(float(x)) for x in numbers)
         label = str(int(cases[n])) if known[n] else ""
@@ -517,9 +530,12 @@ def _print(content: Mapping[str, Any], out: Path) -> None:
     part = f", part {cohort['part']}" if cohort["part"] else ""
     print(
         f"{bundle['name']} {bundle['version']} on {cohort['name']}{part}: {headline['landmarks']} exams of "
-        f"{headline['patients']} patients; {cohort['diagnosed']} patients were diagnosed"
+        f"{headline['patients']} patient(s); {cohort['diagnosed']} diagnosed"
     )
     for key, at in headline["horizons"].items():
+        if at["observed"]["value"] is None:
+            print(f"within {key} months: no exam is followed for so long")
+            continue
         print(f"within {key} months: observed {_figure(at['observed'])}, AUROC {_figure(at['ipcw']['auroc'])}")
     at = headline["horizons"][f"{months:g}"]
     print(f"at {months:g} months: AUPRC {_figure(at['ipcw']['auprc'])}; chance is {_number(at['ipcw']['prevalence'])}")
@@ -545,7 +561,7 @@ def _print(content: Mapping[str, Any], out: Path) -> None:
         auroc, difference = (
             baseline[name]["horizons"][f"{months:g}"]["ipcw"]["auroc"] for name in ("score", "difference")
         )
-        print(f"aMAP: AUROC {_figure(auroc)}; the bundle has {_figure(difference, '+')} more")
+        print(f"aMAP: AUROC {_figure(auroc)}; bundle minus aMAP {_figure(difference, '+')}")
     for comparison in content["comparisons"]:
         _print_comparison(comparison, f"{months:g}")
     for reason, words in LEFT_OUT.items():
@@ -575,9 +591,10 @@ def _print_comparison(comparison: Mapping[str, Any], key: str) -> None:
 
 
 def _figure(interval: Mapping[str, float | None], sign: str = "") -> str:
-    """A figure with its interval, in three decimals."""
+    """A figure in three decimals, with its interval where it is determined."""
     value, low, high = (_number(interval[name], sign) for name in ("value", "low", "high"))
-    return f"{value} (95% interval {low} to {high})"
+    determined = interval["low"] is not None or interval["high"] is not None
+    return f"{value} (95% interval {low} to {high})" if determined else f"{value} (interval not determined)"
 
 
 def _number(value: float | None, sign: str = "") -> str:

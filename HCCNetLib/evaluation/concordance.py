@@ -9,6 +9,7 @@ from HCCNetLib.evaluation.follow_up import CENSORED, COMPETING, Censoring, Follo
 from HCCNetLib.evaluation.risks import Risks
 from HCCNetLib.evaluation.scores import Floats
 
+_SINGLE = 1e-6
 _PAIRS = 4_000_000  # at once
 
 
@@ -54,7 +55,8 @@ def concordance_resampled(
     pairs += (weighted[:, cases] * _sums_until(follow_up, competing, cases, weighted)).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         result: Floats = concordant / pairs
-    return result
+    whole = np.round(result)  # pairs are summed in single precision; a perfect ranking is perfect
+    return np.where(np.abs(result - whole) < _SINGLE, whole, result)
 
 
 def _paired(first: Floats, pairs: NDArray[np.float32], second: Floats) -> Floats:

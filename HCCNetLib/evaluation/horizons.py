@@ -43,6 +43,7 @@ _POINTS = 200  # of a curve
 _GRID = 41
 _MOST_GROUPS, _PER_GROUP = 10, 10
 _HISTOGRAM_BINS = 100
+_OF_RISK = ("brier", "scaled_brier", "calibration_intercept", "calibration_slope")
 _WITHOUT_INTERVAL = ("prevalence", "mean_risk", "brier_of_incidence", "integrated_brier_of_incidence")
 _OF_DATA = ("observed", "prevalence", "brier_of_incidence", "integrated_brier_of_incidence")
 
@@ -56,6 +57,7 @@ def judge(
     rows: Rows | None = None,
     weights: Floats | None = None,
     seed: int = 0,
+    cases: Labels | None = None,
 ) -> dict[str, Any]:
     """All figures of a set of landmarks.
 
@@ -66,6 +68,8 @@ def judge(
         rows: the landmarks that make the set; None for all.
         weights: (N,) of the landmarks; None for each of them once.
         seed: of the groups of patients that the intervals leave out, where there are many.
+        cases: (N,) the cases that are judged, the others being left out of the figures but not out of the censoring weights;
+            None for all. Only discrimination has a meaning then.
 
     Returns:
         ``patients``, ``landmarks``, ``concordance`` up to the largest horizon, ``integrated_brier`` and the same ``_of_incidence``
@@ -73,17 +77,28 @@ def judge(
         became of the landmarks and the figures. A figure is its value and bounds, None where the data do not determine them.
     """
     follow_up, risks, weights = _chosen(follow_up, risks, rows, weights)
-    figures = figures_resampled(follow_up, risks, horizons, jackknife_weights(follow_up.patients, weights, seed))
+    cases = cases if cases is None or rows is None else cases[rows]
+    replicates = jackknife_weights(follow_up.patients, weights, seed)
+    figures = figures_resampled(follow_up, risks, horizons, replicates, cases)
     result: dict[str, Any] = {
         "patients": len(np.unique(follow_up.patients)),
         "landmarks": len(follow_up),
         "integrated_brier": None,
         "integrated_brier_of_incidence": None,
-        "horizons": {_key(horizon): _counts(follow_up, horizon) for horizon in horizons},
+        "horizons": {_key(horizon): _counts(follow_up, horizon, cases) for horizon in horizons},
     }
     for place, values in figures.items():
         put(result, place, _judged(place[-1], values, result["patients"]))
+    if cases is not None:
+        _leave_discrimination(result)
     return result
+
+
+def _leave_discrimination(result: dict[str, Any]) -> None:
+    """Takes away what depends on how many cases there are: cases were chosen."""
+    result |= dict.fromkeys(("concordance", "integrated_brier", "integrated_brier_of_incidence"))
+    for at in result["horizons"].values():
+        at |= dict.fromkeys(("observed", "brier_of_incidence", "mean_risk", *_OF_RISK))
 
 
 def compare(
@@ -101,15 +116,17 @@ def compare(
     replicates = jackknife_weights(chosen.patients, weights, seed)
     both = [figures_resampled(chosen, one, horizons, replicates) for one in (first, second)]
     result: dict[str, Any] = {}
-    for place in both[0].keys() & both[1].keys():
-        if place[-1] not in _OF_DATA:
+    for place in both[0]:
+        if place in both[1] and place[-1] not in _OF_DATA:
             with np.errstate(invalid="ignore"):
                 difference = both[0][place] - both[1][place]
             put(result, place, jackknife_interval(difference, "identity").to_dict())
     return result
 
 
-def figures_resampled(follow_up: FollowUp, risks: Risks, horizons: Sequence[float], weights: Floats) -> Figures:
+def figures_resampled(
+    follow_up: FollowUp, risks: Risks, horizons: Sequence[float], weights: Floats, cases: Labels | None = None
+) -> Figures:
     """Every figure in each of R replicates: its place in the result of ``judge`` → (R,), NaN where it is not determined.
 
     Args:
@@ -117,10 +134,11 @@ def figures_resampled(follow_up: FollowUp, risks: Risks, horizons: Sequence[floa
         risks: of the same.
         horizons: months.
         weights: (R, N).
+        cases: (N,) the cases that are judged, as of ``judge``.
     """
     whole = Censoring(follow_up, weights)
     found: Figures = {("concordance",): concordance_resampled(follow_up, risks, max(horizons), weights, whole)}
-    found |= in_pieces(lambda piece: _at_horizons(follow_up, risks, horizons, piece), weights)
+    found |= in_pieces(lambda piece: _at_horizons(follow_up, risks, horizons, piece, cases), weights)
     calibrated = [horizon for horizon in sorted(horizons) if risks.at(horizon) is not None]
     if len(calibrated) > 1:
         for name in ("brier", "brier_of_incidence"):
@@ -176,11 +194,13 @@ def _chosen(
     return follow_up.of(rows), risks.of(rows), weights[rows]
 
 
-def _at_horizons(follow_up: FollowUp, risks: Risks, horizons: Sequence[float], weights: Floats) -> Figures:
+def _at_horizons(
+    follow_up: FollowUp, risks: Risks, horizons: Sequence[float], weights: Floats, chosen: Labels | None
+) -> Figures:
     censoring = Censoring(follow_up, weights)
     found: Figures = {}
     for horizon in horizons:
-        rows = np.flatnonzero(follow_up.known(horizon))
+        rows = np.flatnonzero(_counted(follow_up, horizon, chosen))
         known, known_weights = follow_up.of(rows), weights[:, rows]
         cases, ranking, risk = known.cases(horizon), risks.ranking(horizon)[rows], risks.at(horizon)
         ipcw = weights_at(known, horizon, known_weights, censoring)
@@ -193,6 +213,12 @@ def _at_horizons(follow_up: FollowUp, risks: Risks, horizons: Sequence[float], w
             figures |= _calibration(cases, risk[rows], ipcw, observed)
         found |= {("horizons", _key(horizon), *place): values for place, values in figures.items()}
     return found
+
+
+def _counted(follow_up: FollowUp, horizon: float, chosen: Labels | None) -> Labels:
+    """(N,): cases and controls, without cases that are not among the chosen."""
+    known = follow_up.known(horizon)
+    return known if chosen is None else known & (chosen | ~follow_up.cases(horizon))
 
 
 def _discrimination(kind: str, cases: Labels, risks: Floats, weights: Floats) -> Figures:
@@ -230,16 +256,17 @@ def _judged(name: str, values: Floats, patients: int) -> Any:
     return jackknife_interval(values, SCALES.get(name, "identity")).to_dict()
 
 
-def _counts(follow_up: FollowUp, horizon: float) -> dict[str, Any]:
+def _counts(follow_up: FollowUp, horizon: float, chosen: Labels | None) -> dict[str, Any]:
     known, cases = follow_up.known(horizon), follow_up.cases(horizon)
+    counted = _counted(follow_up, horizon, chosen)
     competing = (follow_up.status == COMPETING) & (follow_up.months <= horizon)
     return {
-        "diagnosed": int(cases.sum()),
+        "diagnosed": int((cases & counted).sum()),
         "competing": int(competing.sum()),
         "censored": int((~known).sum()),
         "mean_risk": None,
-        "excluded": {"landmarks": int(known.sum()), "positive": int(cases.sum())},
-        **dict.fromkeys(("brier", "scaled_brier", "calibration_intercept", "calibration_slope")),
+        "excluded": {"landmarks": int(counted.sum()), "positive": int((cases & counted).sum())},
+        **dict.fromkeys(_OF_RISK),
     }
 
 

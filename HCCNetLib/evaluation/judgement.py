@@ -11,7 +11,7 @@ import numpy as np
 from HCCNetLib.evaluation.discrimination import auroc_resampled
 from HCCNetLib.evaluation.follow_up import Censoring, FollowUp, weights_at
 from HCCNetLib.evaluation.horizons import curves, judge
-from HCCNetLib.evaluation.landmark_sets import Details, LandmarkSet, landmark_sets
+from HCCNetLib.evaluation.landmark_sets import Details, landmark_sets
 from HCCNetLib.evaluation.lead_time import RESAMPLES, lead_time
 from HCCNetLib.evaluation.replicates import jackknife_interval, jackknife_weights
 from HCCNetLib.evaluation.risks import Risks
@@ -26,7 +26,6 @@ METHOD = (
 )
 
 _FEW, _MANY = 10, 100
-_OF_RISK = ("mean_risk", "brier", "scaled_brier", "calibration_intercept", "calibration_slope")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def judge_bundle(
             for judged in at_thresholds(follow_up, ranking, horizon, thresholds, seed)
         ],
         "members": _judge_members(landmarks, horizon, seed),
-        "warnings": [vars(problem) for problem in _warnings(sets[0], horizon)],
+        "warnings": [vars(problem) for problem in _warnings(follow_up, sets[0], horizon)],
         "intervals": {"method": METHOD, "resamples": resamples, "seed": seed},
     }
 
@@ -94,26 +93,23 @@ def judge_bundle(
 def judge_sets(landmarks: Landmarks, horizons: Sequence[float], horizon: float, seed: int = 0) -> list[dict[str, Any]]:
     """The figures of each set of landmarks that is not empty, the headline first."""
     return [
-        _judge_set(landmarks, one, horizons, seed)
+        {
+            "kind": one.kind,
+            "name": one.name,
+            "note": one.note,
+            **judge(
+                landmarks.follow_up,
+                landmarks.risks,
+                horizons if one.horizon is None else [one.horizon],
+                one.rows,
+                one.weights,
+                seed,
+                one.cases,
+            ),
+        }
         for one in landmark_sets(landmarks.follow_up, landmarks.details, horizon, seed)
-        if len(one.rows(horizon))
+        if len(one.rows)
     ]
-
-
-def _judge_set(landmarks: Landmarks, one: LandmarkSet, horizons: Sequence[float], seed: int) -> dict[str, Any]:
-    """One set; where it differs between horizons, each horizon is judged by itself."""
-    rows = [one.rows(horizon) for horizon in horizons]
-    alike = all(np.array_equal(rows[0], other) for other in rows[1:])
-    pieces = [(tuple(horizons), rows[0])] if alike else [((h,), r) for h, r in zip(horizons, rows, strict=True)]
-    parts = [
-        judge(landmarks.follow_up, landmarks.risks, months, chosen, one.weights, seed) for months, chosen in pieces
-    ]
-    merged = parts[-1] | {"horizons": {key: value for part in parts for key, value in part["horizons"].items()}}
-    if not alike:  # cases are chosen by what is told apart: such a set has no risk of its own
-        merged |= dict.fromkeys(("concordance", "integrated_brier", "integrated_brier_of_incidence"))
-        for figures in merged["horizons"].values():
-            figures |= dict.fromkeys(_OF_RISK)
-    return {"kind": one.kind, "name": one.name, "note": one.note, **merged}
 
 
 def _judge_members(landmarks: Landmarks, horizon: float, seed: int) -> dict[str, Any] | None:
@@ -133,12 +129,13 @@ def _judge_members(landmarks: Landmarks, horizon: float, seed: int) -> dict[str,
     }
 
 
-def _warnings(headline: Mapping[str, Any], horizon: float) -> list[Problem]:
-    """What limits the figures, most serious first."""
-    at = headline["horizons"][f"{horizon:g}"]
-    positives = at["excluded"]["positive"]
-    fewer, kind = min((positives, "with"), (at["excluded"]["landmarks"] - positives, "without"))
-    where = f"landmark(s) {kind} a diagnosis within {horizon:g} months"
+def _warnings(follow_up: FollowUp, headline: Mapping[str, Any], horizon: float) -> list[Problem]:
+    """What limits the figures, most serious first. Patients count, not their exams: these are alike."""
+    at, cases = headline["horizons"][f"{horizon:g}"], follow_up.cases(horizon)
+    controls = follow_up.known(horizon) & ~cases
+    counts = {"with": cases, "without": controls}
+    fewer, kind = min((len(np.unique(follow_up.patients[rows])), kind) for kind, rows in counts.items())
+    where = f"patient(s) with an exam {kind} a diagnosis within {horizon:g} months after it"
     warnings = []
     if fewer < _FEW:
         message = (

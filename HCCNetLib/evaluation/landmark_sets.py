@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,16 +40,26 @@ class LandmarkSet:
     Args:
         kind: of sets that belong together, e.g. ``landmark number``.
         name: of this one.
-        rows: the landmarks at a horizon.
+        rows: the landmarks.
         weights: (N,), or None for each landmark once.
+        cases: (N,) the cases that are judged, of all landmarks; None for all. Such a set is chosen by its outcomes: it tells how
+            well these cases are told apart from all controls, but has no risk of its own.
+        horizon: at which alone it is judged, months; None for all.
         note: what must be said of it.
     """
 
     kind: str
     name: str
-    rows: Callable[[float], Rows]
+    rows: Rows
     weights: Floats | None = None
+    cases: Labels | None = None
+    horizon: float | None = None
     note: str = ""
+
+
+def by_number(numbers: NDArray[np.int_]) -> dict[str, Labels]:
+    """Landmarks (N,) by their number: a patient's first, second, third, later ones."""
+    return {name: (numbers >= low) & (numbers <= high) for name, (low, high) in NUMBERS.items()}
 
 
 def landmark_sets(follow_up: FollowUp, details: Details, horizon: float, seed: int) -> Iterator[LandmarkSet]:
@@ -61,65 +71,46 @@ def landmark_sets(follow_up: FollowUp, details: Details, horizon: float, seed: i
         horizon: the main one, months.
         seed: of the random choice of a landmark.
     """
-    yield _fixed("headline", "every landmark", np.ones(len(follow_up), dtype=np.bool_))
-    yield from _choices(follow_up, horizon, seed)
-    for name, (low, high) in NUMBERS.items():
-        yield _fixed("landmark number", name, (follow_up.numbers >= low) & (follow_up.numbers <= high))
-    for name, (low, high) in INTERVALS.items():
-        since = details.since_last
-        yield _fixed("time since the last exam", name, (since > low) & (since <= high))
-    if not np.isnan(details.visible).all():
-        yield from _by_lesion(follow_up, details.visible)
+    everything = np.arange(len(follow_up))
+    yield LandmarkSet("headline", "every landmark", everything)
+    yield from _choices(follow_up, everything, horizon, seed)
+    chosen = [("landmark number", name, among) for name, among in by_number(follow_up.numbers).items()]
+    since = details.since_last
+    chosen += [
+        ("time since the last exam", name, (since > low) & (since <= high)) for name, (low, high) in INTERVALS.items()
+    ]
     for kind, groups in details.groups.items():
-        for name in np.unique(groups[groups != ""]):
-            yield _fixed(kind, str(name), groups == name)
+        chosen += [(kind, str(name), groups == name) for name in np.unique(groups[groups != ""])]
+    yield from (LandmarkSet(kind, name, np.flatnonzero(among)) for kind, name, among in chosen if among.any())
+    if not np.isnan(details.visible).all():
+        for name, wanted, words in (("visible", 1.0, "was"), ("future", 0.0, "was not yet")):
+            note = f"Diagnoses whose tumour {words} visible at the landmark, against all controls."
+            yield LandmarkSet("tumour at the landmark", name, everything, cases=details.visible == wanted, note=note)
 
 
-def _choices(follow_up: FollowUp, horizon: float, seed: int) -> Iterator[LandmarkSet]:
+def _choices(follow_up: FollowUp, everything: Rows, horizon: float, seed: int) -> Iterator[LandmarkSet]:
     """Other answers to the question which exam of a patient is judged."""
     kind = "which landmarks"
-    yield _fixed(kind, "each patient's first", follow_up.numbers == 1)
+    yield LandmarkSet(kind, "each patient's first", np.flatnonzero(follow_up.numbers == 1))
     drawn = np.random.default_rng(seed).permutation(len(follow_up))
-    yield _fixed(kind, "one at random", _last_of_each(follow_up, drawn), note="A choice that depends on later exams.")
-    yield LandmarkSet(
-        kind,
-        "weighted by patient",
-        lambda _: np.arange(len(follow_up)),
-        follow_up.weights_by_patient(),
-        "A landmark weighs 1 / the patient's number of landmarks. Patients who are diagnosed soon have few, so this weight "
-        "looks into the future: prevalence rises, and even perfect risks seem too low.",
+    note = "The choice depends on later exams: prevalence rises, and even perfect risks seem too low."
+    yield LandmarkSet(kind, "one at random", _last_of_each(follow_up, drawn), note=note)
+    note = (
+        "A landmark weighs 1 / the patient's number of landmarks. Patients who are diagnosed soon have few, so this weight uses "
+        "information from the future: prevalence rises, and even perfect risks seem too low."
     )
+    yield LandmarkSet(kind, "weighted by patient", everything, follow_up.weights_by_patient(), note=note)
     known = np.flatnonzero(follow_up.known(horizon))
-    yield _fixed(
-        kind,
-        "each patient's latest with a known outcome",
-        _last_of_each(follow_up, known),
-        note="Positives are judged shortly before the diagnosis, when the tumour is largest: the figures flatter.",
-    )
+    note = "Positives are judged shortly before the diagnosis, when the tumour is largest: the figures flatter."
+    latest = _last_of_each(follow_up, known)
+    yield LandmarkSet(kind, "each patient's latest with a known outcome", latest, horizon=horizon, note=note)
     early = (follow_up.status == DIAGNOSED) & (follow_up.months <= EARLY_MONTHS)
-    note = f"Without landmarks that are followed by a diagnosis within {EARLY_MONTHS:g} months."
-    yield _fixed(kind, "without early diagnoses", ~early, note=note)
+    note = f"Without landmarks that are followed by a diagnosis within {EARLY_MONTHS:g} months, against all controls."
+    yield LandmarkSet(kind, "without early diagnoses", everything, cases=~early, note=note)
 
 
-def _last_of_each(follow_up: FollowUp, order: Rows) -> Labels:
+def _last_of_each(follow_up: FollowUp, order: Rows) -> Rows:
     """Of each patient the landmark that comes last in ``order``."""
-    chosen = np.zeros(len(follow_up), dtype=np.bool_)
     backwards = order[::-1]
-    chosen[backwards[np.unique(follow_up.patients[backwards], return_index=True)[1]]] = True
+    chosen: Rows = np.sort(backwards[np.unique(follow_up.patients[backwards], return_index=True)[1]])
     return chosen
-
-
-def _by_lesion(follow_up: FollowUp, visible: Floats) -> Iterator[LandmarkSet]:
-    """Cases with and without a visible lesion, each against all controls of the horizon."""
-    for name, wanted in (("visible", 1.0), ("future", 0.0)):
-
-        def rows(horizon: float, wanted: float = wanted) -> Rows:
-            return np.flatnonzero((visible == wanted) | ~follow_up.cases(horizon))
-
-        note = f"Diagnoses whose tumour {'was' if wanted else 'was not yet'} visible at the landmark, against all controls."
-        yield LandmarkSet("tumour at the landmark", name, rows, note=note)
-
-
-def _fixed(kind: str, name: str, chosen: Labels, note: str = "") -> LandmarkSet:
-    rows = np.flatnonzero(chosen)
-    return LandmarkSet(kind, name, lambda _: rows, note=note)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from HCCNetLib.evaluation.follow_up import DIAGNOSED, Censoring, FollowUp, weights_at
-from HCCNetLib.evaluation.intervals import percentile_interval
+from HCCNetLib.evaluation.intervals import Interval, percentile_interval, wilson
 from HCCNetLib.evaluation.replicates import (
     Figures,
     bootstrap_weights,
@@ -63,12 +63,19 @@ def lead_time(
         if name in ("threshold", "specificity"):
             put(result, place, float(values[0]) if np.isfinite(values[0]) else None)
         elif threshold is None or name == "median":  # quantiles are not smooth: no jackknife
-            put(result, place, percentile_interval(drawn[place]).to_dict())
+            put(result, place, _drawn_interval(name, drawn[place], len(diagnosed)).to_dict())
         elif name in ("alarmed", "ahead"):
             put(result, place, share_interval(values, len(diagnosed)).to_dict())
         else:
             put(result, place, jackknife_interval(values, "log").to_dict())
     return result
+
+
+def _drawn_interval(name: str, values: Floats, patients: int) -> Interval:
+    """Percentiles; for a share of 0 or 1, in which no draw varies, Wilson's interval."""
+    if name in ("alarmed", "ahead") and values[0] in (0.0, 1.0):
+        return wilson(float(values[0]) * patients, patients)
+    return percentile_interval(values)
 
 
 def lead_times_resampled(

@@ -99,15 +99,17 @@ def jackknife_interval(values: Floats, scale: str) -> Interval:
 def share_interval(values: Floats, patients: int) -> Interval:
     """As ``jackknife_interval`` of a share.
 
-    Where that has no bounds (the share is 0 or 1, or one patient decides), Wilson's interval for so many patients.
+    Where that has no bounds because the share is 0 or 1, in all or without some patients, Wilson's interval for so many
+    patients. None where it is not determined without some of them.
     """
     interval = jackknife_interval(values, "logit")
-    if interval.value is None:
+    if not np.isfinite(values).all():
         return interval
-    extreme = min(interval.value, 1 - interval.value) < _ROUNDING
+    value = float(values[0])
+    extreme = min(value, 1 - value) < _ROUNDING
     if interval.low is not None and not extreme:
         return interval
-    return wilson((round(interval.value) if extreme else interval.value) * patients, patients)
+    return wilson((round(value) if extreme else value) * patients, patients)
 
 
 def in_pieces(figures: Callable[[Floats], Figures], weights: Floats) -> Figures:

@@ -19,9 +19,10 @@ def check_classes(labels: Labels, horizon_months: float | None = None) -> None:
     if not count:
         message = "There is nothing to evaluate: no exam has both a known outcome and a prediction."
         raise Refusal("no_landmark", message)
-    kind = "without" if labels.all() else "with"
+    share = "All" if labels.all() else "None"
     within = "" if horizon_months is None else f" within the horizon of {horizon_months:g} months"
     message = (
-        f"None of {count} labelled case(s) is {kind} a diagnosis{within}: both kinds are needed. Use a larger cohort."
+        f"{share} of {count} exam(s) with a known outcome have a diagnosis{within}: both kinds are needed. Use a larger "
+        f"cohort."
     )
     raise Refusal("one_class", message)

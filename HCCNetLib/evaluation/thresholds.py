@@ -80,7 +80,7 @@ def at_thresholds(
     return [
         {"name": name, "threshold": threshold, "chosen_for": chosen_for}
         | _shares(follow_up.patients, risks >= threshold, cases, ipcw)
-        | _counts((risks >= threshold)[known], cases[known])
+        | _four_counts((risks >= threshold)[known], cases[known])
         for name, threshold, chosen_for in checked
     ]
 
@@ -121,7 +121,7 @@ def _shares(patients: Integers, called: Labels, cases: Labels, weights: Floats) 
     return found
 
 
-def _counts(called: Labels, cases: Labels) -> dict[str, int]:
+def _four_counts(called: Labels, cases: Labels) -> dict[str, int]:
     return {
         "true_positives": int((called & cases).sum()),
         "false_positives": int((called & ~cases).sum()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +31,11 @@ class Clinical:
     numbers: Mapping[tuple[str, str], Mapping[str, float]]
     groups: Mapping[tuple[str, str], Mapping[str, str]]
 
+    def unmatched(self, exams: Collection[tuple[str, str]]) -> int:
+        """How many rows are of none of these patients and exams."""
+        there = {*exams, *((patient_id, "") for patient_id, _ in exams)}
+        return sum(key not in there for key in self.numbers)
+
     def number(self, patient_id: str, exam_id: str, column: str) -> float | None:
         """A value of an exam, or of the patient where the exam has none."""
         return _find(self.numbers, patient_id, exam_id, column)
@@ -47,12 +52,19 @@ def read_clinical(path: Path) -> Clinical:
     (yes or no), ``centre``, ``scanner``. Other columns are passed over; cells may be empty.
 
     Raises:
-        Refusal: the table can't be read, a value is outside of what its unit allows, or a row stands there twice.
+        Refusal: the table can't be read, has no known column, a value is outside of what its unit allows, or a row stands
+            there twice.
     """
     numbers: dict[tuple[str, str], dict[str, float]] = {}
     groups: dict[tuple[str, str], dict[str, str]] = {}
-    for number, row in read_rows(path, ("patient_id",)):
+    rows = read_rows(path, ("patient_id",))
+    if not rows[0][1].keys() & {*_COLUMNS, *GROUPS}:
+        known = ", ".join([*_COLUMNS, *GROUPS])
+        raise Refusal("missing_column", f"{path.name} has none of the columns {known}. Check how they are spelt.")
+    for number, row in rows:
         where = f"{path.name}, row {number}"
+        if not row["patient_id"]:
+            raise Refusal("missing_value", f"{where}: patient_id is empty. Fill it in or remove the row.")
         key = row["patient_id"], row.get("exam_id", "")
         if key in numbers:
             raise Refusal("row_twice", f"{where}: this patient and exam stand there already. Keep one row for each.")
@@ -64,7 +76,7 @@ def read_clinical(path: Path) -> Clinical:
 def _word(words: Mapping[str, float], allowed: str) -> Callable[[str, str], float]:
     def read(where: str, text: str) -> float:
         if text.lower() not in words:
-            raise Refusal("bad_value", f"{where} must be {allowed}.")
+            raise Refusal("bad_value", f"{where} must be {allowed}, or empty.")
         return words[text.lower()]
 
     return read
@@ -77,7 +89,8 @@ def _range(low: float, high: float, unit: str) -> Callable[[str, str], float]:
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise Refusal("bad_value", f"{where} must be a number from {low:g} to {high:g} {unit}. Check its unit.")
+            message = f"{where} must be a number from {low:g} to {high:g} {unit}, or empty. Check its unit."
+            raise Refusal("bad_value", message)
         return value
 
     return read

@@ -43,7 +43,8 @@ def pr_chart(points: Sequence[Sequence[float]], prevalence: float, auprc: float 
 
 def calibration_chart(calibration: Mapping[str, Any], histogram: Mapping[str, Sequence[int]]) -> str:
     """Observed over predicted risk: a smooth curve with its band, groups with intervals, the diagonal; below, how many."""
-    groups, smooth = calibration["groups"], [point for point in calibration["smooth"] if None not in point]
+    groups = [group for group in calibration["groups"] if group["observed"]["value"] is not None]
+    smooth = [point for point in calibration["smooth"] if None not in point]
     counts = [a + b for a, b in zip(histogram["positive"], histogram["negative"], strict=True)]
     panel = _Panel(_top([_highest(counts), *(g["mean"] for g in groups), *(_bound(g, "high") for g in groups)]))
     marks = "".join(
@@ -228,8 +229,7 @@ def _highest(counts: Sequence[int]) -> float:
 def _bound(group: Mapping[str, Any], name: str) -> float:
     """Of a group's observed risk; where it is not determined the interval has no width."""
     observed = group["observed"]
-    known = observed[name] if observed[name] is not None else observed["value"]
-    return float(known or 0.0)
+    return float(observed["value"] if observed[name] is None else observed[name])
 
 
 def _group_words(group: Mapping[str, Any]) -> str:

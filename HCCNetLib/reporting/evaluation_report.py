@@ -141,8 +141,9 @@ def _by_horizon(metrics: Mapping[str, Any]) -> str:
         words += f" Integrated Brier score: {plain(brier)}; {_decimal(headline['integrated_brier_of_incidence'])} without a model."
     notes = [
         "Each exam before a diagnosis or a competing event is a landmark and counts once; intervals leave out patients with all "
-        "their exams. Exams of patients who leave the follow-up are represented by comparable ones (inverse probability of "
-        "censoring weighting). Observed risk: Aalen and Johansen's cumulative incidence, death and transplant competing.",
+        "their exams. Exams of patients who leave the follow-up are represented by exams that are followed longer (inverse "
+        "probability of censoring weighting). Observed risk: Aalen and Johansen's cumulative incidence, with death and transplant "
+        "as competing events.",
         f"Intervals: {escape(metrics['intervals']['method'])}.",
     ]
     missing = [f"{months:g}" for months in metrics["horizons"] if months not in metrics["calibrated_horizons"]]
@@ -205,7 +206,7 @@ def _set_row(one: Mapping[str, Any], key: str, ceiling: float | None, has_ceilin
         str(one["patients"]),
         str(one["landmarks"]),
         str(at["diagnosed"]),
-        percent(at["observed"]["value"]),
+        percent(at["observed"] and at["observed"]["value"]),
         percent(at["mean_risk"]),
         whisker_chart(auroc, *_AXIS, ceiling=ceiling),
         _cell(auroc),
@@ -265,7 +266,7 @@ def _curves(metrics: Mapping[str, Any]) -> str:
                 "Calibration",
                 calibration_chart(calibration, histogram),
                 "Line and band: smoothed (local logistic regression), with 95% intervals. Points: groups of similar risk. "
-                "Dashed: risks that are what they say. Both axes end where the data do.",
+                "Dashed: perfect calibration. Both axes end where the data do.",
             )
         )
     figures.append(

@@ -42,16 +42,18 @@ def _predictors(content: Mapping[str, Any]) -> str:
 
 def _size(content: Mapping[str, Any]) -> str:
     headline = content["metrics"]["sets"][0]
-    return f"{headline['patients']} patients, {headline['landmarks']} landmarks; all that were available."
+    return f"{headline['patients']} patients, {headline['landmarks']} landmarks."
 
 
 def _missing(content: Mapping[str, Any]) -> str:
-    return f"{content['cohort']['refused']} patients were refused because files could not be used; nothing is imputed."
+    refused = content["cohort"]["refused"]
+    return f"{refused} patients were refused because files or dates could not be used; outcomes are not imputed."
 
 
 def _model(content: Mapping[str, Any]) -> str:
-    members = content["bundle"]["members"]
-    return f"3D ConvNeXt for each exam, transformer over the exams; mean of {members} network(s), then recalibration."
+    bundle = content["bundle"]
+    then = ", then recalibration" if bundle["calibrated"] else ", without recalibration"
+    return f"3D ConvNeXt for each exam, transformer over the exams; mean of {bundle['members']} network(s){then}."
 
 
 def _measures(content: Mapping[str, Any]) -> str:
@@ -71,11 +73,11 @@ def _participants(content: Mapping[str, Any]) -> str:
 
 def _subgroups(content: Mapping[str, Any]) -> str:
     kinds = dict.fromkeys(one["kind"] for one in content["metrics"]["sets"])
-    return f"By {', '.join(escape(kind) for kind in kinds if kind != 'headline')}."
+    return f"By {', '.join(escape(kind) for kind in kinds if kind not in ('headline', 'which landmarks'))}."
 
 
 def _performance(content: Mapping[str, Any]) -> str:
-    return "In the tables above, each figure with a 95% interval."
+    return "In the tables above, with 95% intervals."
 
 
 def _code(content: Mapping[str, Any]) -> str:

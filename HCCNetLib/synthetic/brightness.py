@@ -25,7 +25,7 @@ from HCCNetLib.synthetic.disease import Course, sphere_ml
 from HCCNetLib.synthetic.oracle import CLASSIFIER, Progress, classifier
 from HCCNetLib.synthetic.phantom import Phantom, PhantomModel, draw_phantom
 from HCCNetLib.synthetic.rendering import RenderedExam, render_exam
-from HCCNetLib.synthetic.surveillance_oracle import NUMBERS
+from HCCNetLib.synthetic.surveillance_oracle import by_number_and_all
 
 Floats = NDArray[np.float64]
 
@@ -138,7 +138,9 @@ def ask_about_brightness(measured: Sequence[Brightness], horizon: float) -> dict
                 "method": "brightness",
                 "view": view,
                 "horizon": horizon,
-                "auroc": {n: _auroc(values, labels, patients, choose(numbers)) for n, choose in NUMBERS.items()},
+                "auroc": {
+                    n: _auroc(values, labels, patients, among) for n, among in by_number_and_all(numbers).items()
+                },
             }
             for view, values in scores.items()
         ],

@@ -96,7 +96,7 @@ class SurveillanceModel:
     horizons: tuple[float, ...] = (6.0, 12.0, 18.0, 24.0, 36.0)
 
     def __post_init__(self) -> None:
-        for name in ("onset_rate", "onset_mm", "doubling", "study"):
+        for name in ("onset_rate", "onset_mm", "doubling", "death_rate", "loss_rate", "study"):
             if not getattr(self, name) > 0:
                 raise Refusal("bad_parameter", f"{name} must be above 0; it is {getattr(self, name):g}.")
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HCCNetLib.evaluation.discrimination import auroc_resampled
+from HCCNetLib.evaluation.landmark_sets import by_number
 from HCCNetLib.evaluation.replicates import jackknife_interval, jackknife_weights
 from HCCNetLib.records import months_between
 from HCCNetLib.synthetic.oracle import CLASSIFIER, Classify, classifier
@@ -30,18 +31,15 @@ VIEWS: Mapping[str, str] = {
     "last exam": "sizes at the last exam alone",
     "dates": "dates alone",
 }
-NUMBERS: Mapping[str, Callable[[NDArray[np.int_]], NDArray[np.bool_]]] = {
-    "1": lambda number: number == 1,
-    "2": lambda number: number == 2,
-    "3": lambda number: number == 3,
-    "4 or more": lambda number: number > 3,
-    "all": lambda number: number > 0,
-}
-
 _NODULES = 3
 _EXAMS = 7
 _CHANGES = 5
 _EXAM_SPREAD, _MONTH_SPREAD = 0.6, 0.1  # SD of growth between nodules, doublings per exam and per month
+
+
+def by_number_and_all(numbers: NDArray[np.int_]) -> dict[str, NDArray[np.bool_]]:
+    """Landmarks (N,) by their number, and all of them."""
+    return {**by_number(numbers), "all": np.ones(len(numbers), dtype=np.bool_)}
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class LandmarkTable:
 
     def aurocs(self, scores: Floats, horizon: int) -> dict[str, Any]:
         """AUROC with its 95% interval over the landmarks with a label, by landmark number."""
-        return {name: self._auroc(scores, horizon, choose(self.numbers)) for name, choose in NUMBERS.items()}
+        return {name: self._auroc(scores, horizon, among) for name, among in by_number_and_all(self.numbers).items()}
 
     def _auroc(self, scores: Floats, horizon: int, among: NDArray[np.bool_]) -> dict[str, float | None]:
         rows = np.flatnonzero(among & self.known[:, horizon])
@@ -135,8 +133,9 @@ def describe_surveillance(
         "landmark": "every exam with a label",
         "patients": len(courses),
         "positive_share": {
-            name: round(float(table.labels[rows & table.known[:, at], at].mean()), 4)
-            for name, rows in ((name, choose(table.numbers)) for name, choose in NUMBERS.items())
+            name: round(float(table.labels[rows, at].mean()), 4) if rows.any() else None
+            for name, among in by_number_and_all(table.numbers).items()
+            for rows in (among & table.known[:, at],)
         },
         "size_error_doublings": SIZE_ERROR,
         "seen_from_mm": SEEN_MM,

@@ -61,6 +61,8 @@ def measure(course: SurveillanceCourse, exam: int, seed: int, size_error: float 
     true = doublings(np.array([nodule.diameters for nodule in solid]).reshape(errors.shape))
     sizes = (true + size_error * errors)[:, : exam + 1]
     sizes[sizes < doublings(SEEN_MM)] = np.nan
+    order = np.argsort(errors[:, 0])  # as good as random: the course lists tumours first
+    sizes = sizes[order]
     return Measured(months, sizes[~np.isnan(sizes).all(axis=1)])
 
 

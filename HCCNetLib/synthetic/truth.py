@@ -107,7 +107,10 @@ def find_truth(cohort: Path) -> Truth | None:
     folder = (cohort if cohort.is_dir() else cohort.parent) / TRUTH_FOLDER
     if not folder.is_dir():
         return None
-    rows = read_rows(folder / EXAMS_FILE, ("patient_id", "exam_id", "lesion_ml"))
+    try:
+        rows = read_rows(folder / EXAMS_FILE, ("patient_id", "exam_id", "lesion_ml"))
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"In the folder {TRUTH_FOLDER}: {refusal.message} {_ADVICE}") from refusal
 
     def column(name: str) -> dict[tuple[str, str], float]:
         return {(row["patient_id"], row["exam_id"]): _number(row[name], number, name) for number, row in rows}

@@ -53,7 +53,7 @@ def main() -> None:
     for one in judge_sets(landmarks, model.horizons, model.horizon):
         at = one["horizons"][f"{model.horizon:g}"]
         figures = (
-            at["observed"]["value"],
+            (at["observed"] or {}).get("value"),
             at["mean_risk"],
             at["ipcw"]["auroc"]["value"],
             *((at[name] or {}).get("value") for name in ("calibration_intercept", "calibration_slope")),

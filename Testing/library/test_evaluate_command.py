@@ -257,7 +257,7 @@ def test_a_compared_bundle_that_refuses_patients_is_compared_on_the_others(
     lost = {"PH00001", "PH00002", "PH00003", "PH00004"}  # every patient with a diagnosis
     run(demonstration.path, cohort, tmp_path / "out", "--compare", other, "--resamples", 100)
     (comparison,) = read(tmp_path / "out")["comparisons"]
-    assert "is with a diagnosis within the horizon of 12 months: both kinds are needed" in comparison["problem"]
+    assert "have a diagnosis within the horizon of 12 months: both kinds are needed" in comparison["problem"]
     assert "Not compared with other 1" in (tmp_path / "out" / "evaluation.html").read_text()
 
 
@@ -284,11 +284,12 @@ def test_a_clinical_table_gives_subgroups_and_the_amap_score(demonstration, coho
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("P1,,,4.1,", "clinical.csv, row 2: albumin must be a number from 10 to 70 g/l. Check its unit."),
-        ("P1,,x,,", "clinical.csv, row 2: sex must be m or f."),
+        ("P1,,,4.1,", "clinical.csv, row 2: albumin must be a number from 10 to 70 g/l, or empty. Check its unit."),
+        ("P1,,x,,", "clinical.csv, row 2: sex must be m or f, or empty."),
         ("P1,old,,,", "clinical.csv, row 2: age must be a number from 0 to 120 years"),
-        ("P1,,,,maybe", "clinical.csv, row 2: visible_lesion must be yes or no."),
+        ("P1,,,,maybe", "clinical.csv, row 2: visible_lesion must be yes or no, or empty."),
         ("P1,,,,\nP1,,,,", "clinical.csv, row 3: this patient and exam stand there already"),
+        (",50,,,", "clinical.csv, row 2: patient_id is empty"),
     ],
 )
 def test_a_clinical_table_that_can_not_be_used_is_refused_by_row(
@@ -298,6 +299,43 @@ def test_a_clinical_table_that_can_not_be_used_is_refused_by_row(
     assert run(demonstration.path, cohort, tmp_path / "out") == 1
     assert words in capsys.readouterr().err
     assert not fast
+
+
+def test_a_clinical_table_of_other_patients_or_columns_does_not_pass_in_silence(
+    demonstration, cohort, tmp_path, fast, capsys
+):
+    (cohort / "clinical.csv").write_text("patient_id,age\nPH1,50\nPH00001,60\n")
+    assert run(demonstration.path, cohort, tmp_path / "out", "--resamples", 100) == 0
+    assert "note: 1 row(s) of the clinical table are of no patient or exam here." in capsys.readouterr().out
+    (cohort / "clinical.csv").write_text("patient_id,Age\nPH00001,50\n")
+    assert run(demonstration.path, cohort, tmp_path / "out") == 1
+    assert "clinical.csv has none of the columns age, sex, albumin" in capsys.readouterr().err
+
+
+def test_a_damaged_truth_is_refused_before_the_work(demonstration, cohort, tmp_path, fast, capsys):
+    (cohort / "truth" / "exams.csv").unlink()
+    assert run(demonstration.path, cohort, tmp_path / "out") == 1
+    assert "In the folder truth: exams.csv does not exist" in capsys.readouterr().err
+    assert not fast
+
+
+def test_one_horizon_alone_is_judged_as_among_several(demonstration, cohort, tmp_path, fast, capsys):
+    """Sets that are chosen by their outcomes have no risk of their own, however many horizons there are."""
+    rows = [f"{name},{'yes' if n % 2 else 'no'}" for n, name in enumerate(RISKS)]
+    (cohort / "clinical.csv").write_text("\n".join(["patient_id,visible_lesion", *rows]) + "\n")
+    outcomes(cohort, {"PH00005": ("", "2025-01-01")})  # longer than anybody, and not for 200 months
+    found = []
+    for horizons in ((12,), (6, 12, 200)):
+        assert run(demonstration.path, cohort, tmp_path / "out", "--resamples", 100, "--horizons", *horizons) == 0
+        found.append({(one["kind"], one["name"]): one for one in read(tmp_path / "out")["metrics"]["sets"]})
+    assert "within 200 months: no exam is followed for so long" in capsys.readouterr().out
+    alone, among = found
+    for key in (("tumour at the landmark", "future"), ("which landmarks", "without early diagnoses")):
+        assert alone[key]["horizons"]["12"] == among[key]["horizons"]["12"]
+        assert alone[key]["concordance"] is None
+        for name in ("observed", "mean_risk", "brier", "calibration_intercept", "calibration_slope"):
+            assert alone[key]["horizons"]["12"][name] is None
+        assert alone[key]["horizons"]["12"]["ipcw"]["prevalence"] is not None
 
 
 def test_horizons_can_be_chosen_and_the_bundle_s_own_is_one(demonstration, cohort, tmp_path, fast):
@@ -409,7 +447,8 @@ def test_a_cohort_that_can_not_be_judged_is_refused_in_a_sentence(demonstration,
     assert "operating threshold of the bundle can't be used" in refused(bundle=bad)
     outcomes(cohort, {"PH00005": None, **{name: ("", "2031-01-01") for name in RISKS if name != "PH00005"}})
     said = refused()
-    assert "is with a diagnosis within the horizon of 12 months" in said
+    assert "None of" in said
+    assert "have a diagnosis within the horizon of 12 months" in said
     assert "Not judged: 1: no outcome known" in said
     (cohort / "outcomes.csv").write_text("patient_id,diagnosis_date,last_seen_date\nPH00001,soon,2020-01-01\n")
     assert "outcomes.csv, row 2: dates must be written 2021-03-14" in refused()

@@ -182,13 +182,13 @@ def test_a_higher_output_that_does_not_mean_a_higher_risk_is_refused(risks):
         fit_recalibration(np.array(risks), np.array([False, False, True, True]))
 
 
-@pytest.mark.parametrize(("label", "kind"), [(False, "with"), (True, "without")])
+@pytest.mark.parametrize(("label", "kind"), [(False, "None"), (True, "All")])
 def test_one_class_only_is_refused_with_numbers(label, kind):
     with pytest.raises(
-        Refusal, match=rf"None of 3 labelled case\(s\) is {kind} a diagnosis within the horizon of 12 months"
+        Refusal, match=rf"{kind} of 3 exam\(s\) with a known outcome have a diagnosis within the horizon of 12 months"
     ):
         check_classes(np.full(3, label), 12)
-    with pytest.raises(Refusal, match=rf"None of 3 labelled case\(s\) is {kind} a diagnosis: both"):
+    with pytest.raises(Refusal, match=rf"{kind} of 3 exam\(s\) with a known outcome have a diagnosis: both"):
         fit_recalibration(np.array([0.1, 0.2, 0.3]), np.full(3, label))
 
 
@@ -303,7 +303,7 @@ def test_a_choice_needs_no_bundle_and_its_numbers_add_up():
     assert [one.patient.patient_id for one in found.followed] == ["early", "healthy", "transplanted", "lost"]
     latest = {one.patient.patient_id: one.latest_labelled(12) for one in found.followed}
     known = {name: (chosen[0].landmark.exam_id, chosen[1]) for name, chosen in latest.items() if chosen}
-    # The transplanted patient's exam after the transplant shows another liver; the one before was followed for 13 months.
+    # The transplanted patient's exam after the transplant shows another liver.
     assert known == {
         "early": ("2019-06-01", True),
         "healthy": ("2019-01-01", False),

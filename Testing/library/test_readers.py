@@ -269,8 +269,8 @@ def test_a_competing_event_ends_the_follow_up_unless_the_diagnosis_came_first(tm
     )
     a, b = (read_input(tmp_path).outcomes[name] for name in "AB")
     assert a.followed_until == a.event_date == datetime.date(2020, 6, 1)
-    assert landmark_label(a, datetime.date(2020, 1, 5), 12) is None  # not followed for the whole horizon
-    assert landmark_label(a, datetime.date(2020, 1, 5), 4) is False
+    assert landmark_label(a, datetime.date(2020, 1, 5), 12) is False  # no diagnosis can come any more
+    assert landmark_label(a, datetime.date(2020, 6, 1), 12) is None  # from the transplant on, another liver
     assert b.event_date == datetime.date(2020, 4, 1)
     assert landmark_label(b, datetime.date(2020, 1, 5), 12) is True
 
