@@ -17,6 +17,8 @@ from HCCNetLib.inference import Predictor
 from HCCNetLib.inference.cache import Preparation
 from HCCNetLib.readers import read_input
 from HCCNetLib.synthetic.cohort import CohortPlan, synthesize
+from HCCNetLib.synthetic.growth import GrowthModel
+from HCCNetLib.synthetic.phantom import PhantomModel
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.ensemble import first_model
 from HCCNetLib.training.examples import Example
@@ -25,6 +27,7 @@ from HCCNetLib.training.loop import Loop, LoopSettings, parameter_groups
 from HCCNetLib.training.visits import VisitPlan
 
 LARGEST_BUNDLE = 15e6
+GROWTH = PhantomModel(disease=GrowthModel())  # what the demonstration learned from
 DEMO_SEED = 18  # the Makefile's; neither training nor test
 
 
@@ -92,7 +95,7 @@ def test_the_demonstration_bundle_is_ten_small_networks_that_say_what_they_are(d
 def test_the_demonstration_tells_a_phantom_converter_from_one_who_stays_well(
     demonstration_bundle: Bundle, tmp_path: Path
 ) -> None:
-    synthesize(tmp_path / "phantom", CohortPlan(2, DEMO_SEED))
+    synthesize(tmp_path / "phantom", CohortPlan(2, DEMO_SEED, GROWTH))
     converter, stays_well = read_input(tmp_path / "phantom").patients
     predictor = Predictor(demonstration_bundle, "cpu")
     high, low = predictor.predict(converter), predictor.predict(stays_well)
@@ -104,7 +107,7 @@ def test_the_demonstration_tells_a_phantom_converter_from_one_who_stays_well(
 
 
 def test_a_patient_of_whom_one_image_is_not_generated_is_no_phantom(tmp_path: Path, samples: Path) -> None:
-    synthesize(tmp_path / "phantom", CohortPlan(1, DEMO_SEED))
+    synthesize(tmp_path / "phantom", CohortPlan(1, DEMO_SEED, GROWTH))
     patient = read_input(tmp_path / "phantom").patients[0]
     real = read_input(samples).patients[0]
     assert patient.is_phantom
