@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "A prediction is made from every exam before a diagnosis or a competing event (death, transplant), with that exam "
         "and the earlier ones as input. Patients who leave the follow-up are accounted for. Writes evaluation.json, "
-        "evaluation.html and predictions.csv. Use held-out patients: none whom the networks, the calibration or the "
-        "thresholds have seen."
+        "evaluation.html and predictions.csv. Use held-out patients, which training, calibration and the choice of thresholds "
+        "have not used."
     )
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="bundle of networks to judge")
     parser.add_argument(

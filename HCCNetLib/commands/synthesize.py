@@ -16,7 +16,7 @@ from HCCNetLib.synthetic.phantom import DEFAULT_CHANNELS, PhantomModel
 from HCCNetLib.synthetic.surveillance import SurveillanceModel
 from HCCNetLib.synthetic.tissues import CHANNELS
 
-HELP = "write a phantom cohort: generated patients in whom growth per time tells tumours apart"
+HELP = "write a phantom cohort: generated patients with known lesions, outcomes and true risk"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,7 @@ def slope_resampled(labels: Labels, risks: Floats, weights: Floats) -> Floats:
 
 
 def intercept_resampled(labels: Labels, risks: Floats, weights: Floats) -> Floats:
-    """Calibration in the large of each resample; ±∞ where it has one class only, NaN where it has nobody."""
+    """Calibration in the large of each resample; ±∞ where it has one class only, NaN where it is empty."""
     positive, negative = ((weights[:, kind] > 0).any(axis=1) for kind in (labels, ~labels))
     solvable = positive & negative
     result = np.select([positive & ~negative, negative & ~positive], [np.inf, -np.inf], np.nan)

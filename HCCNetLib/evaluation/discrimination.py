@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from HCCNetLib.evaluation.follow_up import Integers
+from HCCNetLib.evaluation.intervals import Interval
+from HCCNetLib.evaluation.replicates import jackknife_interval, jackknife_weights
 from HCCNetLib.evaluation.scores import Floats, Labels
 
 
 def auroc(labels: Labels, risks: Floats) -> float:
     """The share of pairs of a positive and a negative in which the positive has the higher risk, ties half."""
     return float(auroc_resampled(labels, risks, np.ones((1, len(labels))))[0])
+
+
+def auroc_interval(labels: Labels, risks: Floats, patients: Integers) -> Interval:
+    """AUROC with its 95% interval, of rows that belong to patients (N,); not determined with one class."""
+    replicates = jackknife_weights(patients, np.ones(len(labels)))
+    return jackknife_interval(auroc_resampled(labels, risks, replicates), "logit")
 
 
 def auroc_resampled(labels: Labels, risks: Floats, weights: Floats) -> Floats:

@@ -68,8 +68,8 @@ def judge(
         rows: the landmarks that make the set; None for all.
         weights: (N,) of the landmarks; None for each of them once.
         seed: of the groups of patients that the intervals leave out, where there are many.
-        cases: (N,) the cases that are judged, the others being left out of the figures but not out of the censoring weights;
-            None for all. Only discrimination has a meaning then.
+        cases: (N,) the cases that are judged, None for all. The others are left out of the figures, not of the censoring weights,
+            and only discrimination has a meaning.
 
     Returns:
         ``patients``, ``landmarks``, ``concordance`` up to the largest horizon, ``integrated_brier`` and the same ``_of_incidence``
@@ -285,7 +285,7 @@ def _histogram(cases: Labels, risks: Floats) -> dict[str, list[int]]:
 
 
 def _smooth(cases: Labels, risks: Floats, weights: Floats) -> list[list[float | None]]:
-    """Between the 1st and 99th percentile of the risks: further out there is nobody to observe."""
+    """Between the 1st and 99th percentile of the risks: further out there is too little to observe."""
     order = np.argsort(risks)
     shares = np.cumsum(weights[0, order]) / weights[0].sum()
     low, high = risks[order][np.minimum(np.searchsorted(shares, (0.01, 0.99)), len(risks) - 1)]

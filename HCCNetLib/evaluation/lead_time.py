@@ -48,7 +48,7 @@ def lead_time(
         ``threshold`` and its ``specificity``; ``diagnosed``: how many patients, whenever that was; ``alarmed``: the share
         of them with an alarm; ``ahead``: months → the share with one at least so long before the diagnosis; ``mean`` and
         ``median``: months from the first alarm to the diagnosis of those alarmed; ``mean_of_all``: with 0 for the others.
-        Nobody's lead is longer than the patient was looked at: compare within a cohort only.
+        No lead is longer than the patient was examined before: compare within a cohort only.
     """
     once, diagnosed = np.ones(len(follow_up)), np.unique(follow_up.patients[follow_up.status == DIAGNOSED])
 

@@ -24,6 +24,7 @@ from HCCNetLib.evaluation.scores import Floats
 MOST_GROUPS = 100
 
 _UPPER = 0.975
+_LEAST_FREEDOM = 4.0  # below, where one patient decides, the interval would be all of the scale
 _ROUNDING = 1e-12
 _PIECE = 1_000_000  # weights at once
 
@@ -91,6 +92,7 @@ def jackknife_interval(values: Floats, scale: str) -> Interval:
     if total == 0:
         return Interval(estimate, estimate, estimate)
     freedom = 2 / max(np.square(squares / total - 1 / groups).sum(), 2 / (groups - 1))
+    freedom = max(freedom, _LEAST_FREEDOM)
     half = stdtrit(freedom, _UPPER) * math.sqrt((groups - 1) / groups * total)
     low, high = back(np.array([centre - half, centre + half]))
     return Interval(estimate, float(low), float(high))

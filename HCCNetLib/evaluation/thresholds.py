@@ -115,9 +115,10 @@ def _shares(patients: Integers, called: Labels, cases: Labels, weights: Floats) 
         counted = whole & (weights[0] > 0)
         with np.errstate(invalid="ignore"):
             values = (weights @ part) / (weights @ whole)
-        nobody = not counted.any()
-        interval = Interval(None, None, None) if nobody else share_interval(values, len(np.unique(patients[counted])))
-        found[name] = interval.to_dict()
+        known = (
+            share_interval(values, len(np.unique(patients[counted]))) if counted.any() else Interval(None, None, None)
+        )
+        found[name] = known.to_dict()
     return found
 
 

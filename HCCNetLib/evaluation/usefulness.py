@@ -1,4 +1,4 @@
-"""Whether acting on a risk does more good than treating everybody, or nobody."""
+"""Whether acting on a risk does more good than treating all patients, or none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from HCCNetLib.evaluation.scores import Floats, Labels
 def net_benefit_resampled(labels: Labels, risks: Floats, thresholds: Floats, weights: Floats) -> Floats:
     """(R, K): share of true positives − share of false positives × t / (1 − t) for those with a risk of at least t.
 
-    Vickers and Elkin, Med Decis Making 2006;26:565. Treating nobody has 0.
+    Vickers and Elkin, Med Decis Making 2006;26:565. Treating no one has 0.
 
     Args:
         labels: (N,).

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from HCCNetLib.evaluation.discrimination import auroc_resampled
+from HCCNetLib.evaluation.discrimination import auroc_interval
 from HCCNetLib.evaluation.intervals import Interval
-from HCCNetLib.evaluation.replicates import jackknife_interval, jackknife_weights
 from HCCNetLib.preprocessing import PreparedExam, PreprocessingConfig, prepare_exam
 from HCCNetLib.records import ArrayImage, Exam
 from HCCNetLib.synthetic.disease import Course, sphere_ml
@@ -155,8 +154,7 @@ def _auroc(
     rows = np.flatnonzero(chosen)
     if min(labels[rows].sum(), (~labels[rows]).sum()) < _FEWEST:
         return Interval(None, None, None).to_dict()
-    weights = jackknife_weights(patients[rows], np.ones(len(rows)))
-    return jackknife_interval(auroc_resampled(labels[rows], scores[rows], weights), "logit").to_dict()
+    return auroc_interval(labels[rows], scores[rows], patients[rows]).to_dict()
 
 
 def _tabulate(landmarks: Iterable[tuple[Brightness, int]]) -> dict[str, Floats]:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from HCCNetLib.evaluation.discrimination import auroc_resampled
+from HCCNetLib.evaluation.discrimination import auroc_interval
 from HCCNetLib.evaluation.landmark_sets import by_number
-from HCCNetLib.evaluation.replicates import jackknife_interval, jackknife_weights
 from HCCNetLib.records import months_between
 from HCCNetLib.synthetic.oracle import CLASSIFIER, Classify, classifier
 from HCCNetLib.synthetic.surveillance import SurveillanceCourse, SurveillanceModel, doublings
@@ -71,8 +70,7 @@ class LandmarkTable:
 
     def _auroc(self, scores: Floats, horizon: int, among: NDArray[np.bool_]) -> dict[str, float | None]:
         rows = np.flatnonzero(among & self.known[:, horizon])
-        weights = jackknife_weights(self.patients[rows], np.ones(len(rows)))
-        return jackknife_interval(auroc_resampled(self.labels[rows, horizon], scores[rows], weights), "logit").to_dict()
+        return auroc_interval(self.labels[rows, horizon], scores[rows], self.patients[rows]).to_dict()
 
 
 def tabulate_landmarks(
