@@ -133,19 +133,22 @@ def _warnings(follow_up: FollowUp, headline: Mapping[str, Any], horizon: float) 
     """What limits the figures, most serious first. Patients count, not their exams: these are alike."""
     at, cases = headline["horizons"][f"{horizon:g}"], follow_up.cases(horizon)
     controls = follow_up.known(horizon) & ~cases
-    counts = {"with": cases, "without": controls}
+    counts = {
+        f"followed by a diagnosis within {horizon:g} months": cases,
+        f"known not to be followed by one within {horizon:g} months": controls,
+    }
     fewer, kind = min((len(np.unique(follow_up.patients[rows])), kind) for kind, rows in counts.items())
-    where = f"patient(s) with an exam {kind} a diagnosis within {horizon:g} months after it"
+    who = f"{fewer} patient(s) have an exam that is {kind}"
     warnings = []
     if fewer < _FEW:
         message = (
-            f"There are only {fewer} {where}: the intervals are wide, and from so few they are still too narrow. Draw no "
-            f"conclusion from these figures."
+            f"Only {who}: the intervals are wide, and from so few they are still too narrow. Draw no conclusion from these "
+            f"figures."
         )
         warnings.append(Problem("very_few_cases", message))
     elif fewer < _MANY:
         message = (
-            f"There are {fewer} {where}. Calibration can be judged from about 100 with and 100 without one (Collins et al., "
+            f"{who}. Calibration can be judged from about 100 patients with and 100 without a diagnosis on (Collins et al., "
             f"Stat Med 2016;35:214); below that, read it with its interval."
         )
         warnings.append(Problem("few_cases", message))
