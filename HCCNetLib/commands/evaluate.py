@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from HCCNetLib.commands.outputs import EVALUATION_FILES, write_evaluation
 from HCCNetLib.commands.predict import add_reading_arguments, check_writable, reading_options
 from HCCNetLib.commands.progress import Progress
 from HCCNetLib.evaluation.amap import amap
-from HCCNetLib.evaluation.follow_up import CENSORED, COMPETING, DIAGNOSED, FollowUp
+from HCCNetLib.evaluation.follow_up import CENSORED, COMPETING, DIAGNOSED, FollowUp, follow_up_of
 from HCCNetLib.evaluation.horizons import compare, judge
 from HCCNetLib.evaluation.judgement import HORIZONS, Landmarks, judge_bundle, judge_sets
 from HCCNetLib.evaluation.landmark_sets import Details
@@ -34,7 +34,7 @@ from HCCNetLib.inference.predictor import calibrate
 from HCCNetLib.readers import name_as_given, read_input
 from HCCNetLib.readers.clinical import CLINICAL_FILE, GROUPS, Clinical, read_clinical
 from HCCNetLib.readers.split import part_of, read_split
-from HCCNetLib.records import Cohort, Exam, Outcome, Patient, Problem, Refusal, months_between
+from HCCNetLib.records import Cohort, Exam, Patient, Problem, Refusal, months_between
 from HCCNetLib.synthetic.truth import Truth, find_truth
 
 HELP = "judge a bundle on a cohort with outcomes, at every exam and horizon: discrimination, calibration, lead time"
@@ -218,7 +218,7 @@ def _require_both_classes(
     followed: Sequence[Followed], horizon: float, selection: Selection, refused: Mapping[str, Refusal] | None = None
 ) -> None:
     """Refuses a cohort with one class, and says where the other patients went."""
-    follow_up = follow_up_of(followed)
+    follow_up = _follow_up(followed)
     known = follow_up.known(horizon)
     try:
         check_classes(follow_up.cases(horizon)[known], horizon)
@@ -231,26 +231,8 @@ def _require_both_classes(
         raise Refusal(refusal.code, refusal.message + told) from refusal
 
 
-def follow_up_of(followed: Sequence[Followed]) -> FollowUp:
-    """One row per exam, patients one after the other."""
-    rows = [
-        (n, number, *_end(one.outcome, months_between(exam.date, one.outcome.followed_until)))
-        for n, one in enumerate(followed)
-        for number, exam in enumerate(one.patient.exams, start=1)
-    ]
-    patients, numbers, months, status = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return FollowUp(
-        np.array(patients, dtype=np.int64),
-        np.array(numbers, dtype=np.int64),
-        np.array(months, dtype=np.float64),
-        np.array(status, dtype=np.int64),
-    )
-
-
-def _end(outcome: Outcome, months: float) -> tuple[float, int]:
-    if outcome.diagnosis_date is not None:
-        return months, DIAGNOSED
-    return months, COMPETING if outcome.ended_by_competing else CENSORED
+def _follow_up(followed: Sequence[Followed]) -> FollowUp:
+    return follow_up_of(([exam.date for exam in one.patient.exams], one.outcome) for one in followed)
 
 
 def exams_of(followed: Sequence[Followed]) -> list[tuple[str, Exam]]:
@@ -317,7 +299,7 @@ class BundleResults:
 
     def landmarks(self, followed: Sequence[Followed], details: Details) -> Landmarks:
         """All that is judged."""
-        return Landmarks(follow_up_of(followed), self.risks(followed), details, self.members(followed))
+        return Landmarks(_follow_up(followed), self.risks(followed), details, self.members(followed))
 
     def describe(self) -> dict[str, Any]:
         """Which bundle it is."""
@@ -427,9 +409,7 @@ def _judge_true_risk(
     if horizon not in known or any(exam not in known[horizon] for exam in exams):
         return None
     risks = Risks({months: np.array([values[exam] for exam in exams]) for months, values in known.items()})
-    metrics = judge_sets(
-        Landmarks(landmarks.follow_up, risks, landmarks.details, landmarks.members), horizons, horizon, seed
-    )
+    metrics = judge_sets(replace(landmarks, risks=risks), horizons, horizon, seed)
     return {"words": "the true risk given what images show, the ceiling for any method (phantom)", "sets": metrics}
 
 
@@ -457,7 +437,7 @@ def _compare(
     """Differences at the main horizon on the patients that both have predicted; why there are none where there are none."""
     common = [one for one in followed if one.patient.patient_id in other.raw]
     content: dict[str, Any] = {"bundle": other.describe(), "patients": len(common), "refused": len(other.refused)}
-    follow_up = follow_up_of(common)
+    follow_up = _follow_up(common)
     try:
         check_classes(follow_up.cases(horizon)[follow_up.known(horizon)], horizon)
     except Refusal as refusal:

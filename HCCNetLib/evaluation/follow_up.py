@@ -16,12 +16,15 @@ Weights (R, N) are of R replicates of a set of N landmarks; G is estimated again
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from HCCNetLib.evaluation.scores import Floats, Labels
+from HCCNetLib.records import Outcome, months_between
 
 CENSORED, DIAGNOSED, COMPETING = 0, 1, 2
 
@@ -78,6 +81,28 @@ class FollowUp:
         """(N,): a case or a control at ``horizon`` months, not censored before."""
         result: Labels = (self.months >= horizon) | (self.status != CENSORED)
         return result
+
+
+def follow_up_of(patients: Iterable[tuple[Sequence[datetime.date], Outcome]]) -> FollowUp:
+    """One row per exam, patients one after the other.
+
+    Args:
+        patients: dates of the exams, oldest first, all before the patient's event; and what became of the patient.
+    """
+    rows = [
+        (n, number, months_between(date, outcome.followed_until), _status(outcome))
+        for n, (dates, outcome) in enumerate(patients)
+        for number, date in enumerate(dates, start=1)
+    ]
+    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    patient, numbers, status = (table[:, column].astype(np.int64) for column in (0, 1, 3))
+    return FollowUp(patient, numbers, table[:, 2], status)
+
+
+def _status(outcome: Outcome) -> int:
+    if outcome.diagnosis_date is not None:
+        return DIAGNOSED
+    return COMPETING if outcome.ended_by_competing else CENSORED
 
 
 class Censoring:

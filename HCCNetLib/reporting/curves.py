@@ -107,7 +107,7 @@ def class_chart(histogram: Mapping[str, Sequence[int]]) -> str:
 
 
 def net_benefit_chart(points: Points) -> str:
-    """Net benefit over the threshold: of the model, of treating everybody, of treating nobody (0)."""
+    """Net benefit over the threshold: of the model, of treating all patients, of treating none (0)."""
     across = _top([threshold for threshold, _, _ in points])
     upward = _top([max(*row[1:], 0.01) for row in points])
     panel = _Panel(across, upward, bottom=-0.25 * upward)
@@ -118,7 +118,7 @@ def net_benefit_chart(points: Points) -> str:
         f'<path class="axis" d="M{_LEFT:g} {panel.y(0):.1f}H{_RIGHT:g}"/><path class="line" d="M{panel.path(model)}"/>'
     )
     at = points[len(points) // 2]
-    label = f"Net benefit; at a threshold of {at[0]:.2f} it is {at[1]:.3f}, {at[2]:.3f} for treating everybody"
+    label = f"Net benefit; at a threshold of {at[0]:.2f} it is {at[1]:.3f}, {at[2]:.3f} for treating all patients"
     return svg(label, panel.axes("Threshold of the risk", "Net benefit") + lines)
 
 

@@ -282,7 +282,7 @@ def _curves(metrics: Mapping[str, Any]) -> str:
             (
                 "Net benefit",
                 net_benefit_chart(benefit),
-                "Line: acting on risks above the threshold. Dashed: acting on everybody. 0: acting on nobody.",
+                "Line: acting on risks above the threshold. Dashed: acting on all patients. 0: acting on none.",
             )
         )
     panels = "".join(

@@ -1,4 +1,4 @@
-"""The items of TRIPOD+AI (Collins et al., BMJ 2024;385:e078378), filled in as far as the software knows; the rest is blank.
+"""The items of TRIPOD+AI (Collins et al., BMJ 2024;385:e078378), filled in where the software knows; the others are blank.
 
 The wording of the items is our own and short; the checklist itself is the authority.
 """

@@ -20,8 +20,8 @@ from HCCNetLib.evaluation.discrimination import auroc_interval
 from HCCNetLib.evaluation.intervals import Interval
 from HCCNetLib.preprocessing import PreparedExam, PreprocessingConfig, prepare_exam
 from HCCNetLib.records import ArrayImage, Exam
-from HCCNetLib.synthetic.disease import Course, sphere_ml
-from HCCNetLib.synthetic.oracle import CLASSIFIER, Progress, classifier
+from HCCNetLib.synthetic.disease import Course, Progress, sphere_ml
+from HCCNetLib.synthetic.oracle import CLASSIFIER, classifier
 from HCCNetLib.synthetic.phantom import Phantom, PhantomModel, draw_phantom
 from HCCNetLib.synthetic.rendering import RenderedExam, render_exam
 from HCCNetLib.synthetic.surveillance_oracle import by_number_and_all

@@ -35,9 +35,9 @@ from HCCNetLib.readers.clinical import CLINICAL_FILE
 from HCCNetLib.readers.outcomes import OUTCOMES_FILE
 from HCCNetLib.records import PHANTOM_MARK, Grid, Refusal
 from HCCNetLib.synthetic.brightness import ask_about_brightness, measure_brightness
-from HCCNetLib.synthetic.disease import Course, draw_courses
+from HCCNetLib.synthetic.disease import Course, Progress, draw_courses
 from HCCNetLib.synthetic.growth import GrowthModel
-from HCCNetLib.synthetic.oracle import Progress, describe_oracle
+from HCCNetLib.synthetic.oracle import describe_oracle
 from HCCNetLib.synthetic.phantom import PhantomModel, draw_phantom
 from HCCNetLib.synthetic.rendering import ORGAN_LABELS, render_exam
 from HCCNetLib.synthetic.surveillance import SurveillanceModel

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from HCCNetLib.records import Outcome, landmark_label, months_between
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
 
 _ML_PER_MM3 = 1e-3
 

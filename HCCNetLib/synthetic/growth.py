@@ -3,7 +3,7 @@
 It is built so that at the latest exam growth per time decides and nothing else does. Both kinds of patient have the
 same distribution of the number of exams, of the gaps between them, and of the lesion's size at the landmark (the latest
 exam); only the volume doubling time differs. A fast lesion seen over a short time and a slow one seen over a long time
-grow alike, so sizes in order without dates do not suffice; some benign lesions shrink, so a set of sizes without order
+grow alike, so sizes in order without dates are not enough; some benign lesions shrink, so a set of sizes without order
 does not either.
 
 Earlier exams are landmarks too, by the same rule. A malignant patient's are mostly negative, the diagnosis being far
@@ -44,7 +44,7 @@ class GrowthModel:
         gap: shortest and longest time between two exams, drawn log-uniformly.
         landmark_diameter: of the target lesion at the landmark, drawn uniformly (diameter of the sphere of its volume).
         malignant_doubling: volume doubling time, drawn uniformly.
-        benign_doubling: likewise; for a lesion that shrinks, the time to half its volume.
+        benign_doubling: in the same way; for a lesion that shrinks, the time to half its volume.
         shrinking_fraction: chance of a benign lesion to shrink.
         smallest_mm: no lesion is smaller at an earlier exam.
         largest_mm: no lesion was larger at an earlier exam (a landmark's size is drawn below it).
@@ -147,7 +147,7 @@ def _draw_dates(model: GrowthModel, rng: np.random.Generator) -> tuple[datetime.
 def _draw_outcome(
     model: GrowthModel, rng: np.random.Generator, patient_id: str, landmark: datetime.date, malignant: bool
 ) -> Outcome:
-    """Loss to follow-up is drawn the same way for both kinds: whoever is lost before the diagnosis has none."""
+    """Loss to follow-up is drawn the same way for both kinds: a patient who is lost before the diagnosis has none."""
 
     def after(months: Range) -> datetime.date:
         return landmark + datetime.timedelta(days=round(rng.uniform(*months) * DAYS_PER_MONTH))

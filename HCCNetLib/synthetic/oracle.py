@@ -8,7 +8,7 @@ said without it, so that a weak result is the view's and not the features'.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HCCNetLib.records import Refusal, months_between
+from HCCNetLib.synthetic.disease import Progress
 from HCCNetLib.synthetic.growth import GrowthCourse as Course
 from HCCNetLib.synthetic.randomness import Stream, generator
 
 Table = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 VIEWS: Mapping[str, str] = {
     "full": "sizes and dates",

@@ -7,7 +7,7 @@ views. The true risk stands beside them; it needs no training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from HCCNetLib.evaluation.discrimination import auroc_interval
 from HCCNetLib.evaluation.landmark_sets import by_number
 from HCCNetLib.records import months_between
+from HCCNetLib.synthetic.disease import Progress
 from HCCNetLib.synthetic.oracle import CLASSIFIER, Classify, classifier
 from HCCNetLib.synthetic.surveillance import SurveillanceCourse, SurveillanceModel, doublings
 from HCCNetLib.synthetic.true_risk import SEEN_MM, SIZE_ERROR, Measured, TrueRisk, measure
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 VIEWS: Mapping[str, str] = {
     "full": "sizes at all exams, and dates",
@@ -138,7 +138,7 @@ def describe_surveillance(
         "size_error_doublings": SIZE_ERROR,
         "seen_from_mm": SEEN_MM,
         "classifier": CLASSIFIER,
-        "survival_model": "the same classifier on the intervals between horizons, competing events being censored",
+        "survival_model": "the same classifier on the intervals between horizons, competing events ending the follow-up",
         "interval": "95% jackknife over patients, the cross-validated scores being fixed",
         "views": {"state": "sizes, growth rates and threshold as they are", "images": VIEWS["full"], **VIEWS},
         "results": results,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from HCCNetLib.synthetic.disease import Course, sphere_ml
+from HCCNetLib.synthetic.disease import Course, Progress, sphere_ml
 from HCCNetLib.synthetic.growth import GrowthCourse
 from HCCNetLib.synthetic.phantom import Phantom
 from HCCNetLib.synthetic.rendering import RenderedExam
 from HCCNetLib.synthetic.surveillance import SurveillanceCourse, SurveillanceModel
 from HCCNetLib.synthetic.true_risk import TrueRisk, measure
-
-Progress = Callable[[str, int, int], None]
 
 # The logarithm of a volume is that of this one where there is less: a sphere of 3 mm.
 SMALLEST_ML = sphere_ml(3.0)
@@ -42,10 +40,7 @@ def exams_table(disease: Any, courses: Sequence[Course], seed: int, progress: Pr
     for done, course in enumerate(courses):
         progress("computing the truth", done, len(courses))
         for exam, date in enumerate(course.dates):
-            sizes = _solid(course, exam)
-            volume = sum(sphere_ml(size) for size in sizes)
-            numbers = [max(sizes, default=0.0), volume, float(np.log(max(volume, SMALLEST_ML)))]
-            row = [course.patient_id, date.isoformat(), *(f"{number:.6f}" for number in numbers)]
+            row = [course.patient_id, date.isoformat(), *(f"{number:.6f}" for number in _lesion(course, exam))]
             if true is not None:
                 row += _surveillance(true, course, exam, seed)
             rows.append(row)
@@ -57,6 +52,13 @@ def _surveillance(true: TrueRisk, course: Any, exam: int, seed: int) -> list[str
     risks = [*true.from_state(course, exam), *true.from_images(measure(course, exam, seed))]
     largest = course.largest("tumour")[exam]
     return [f"{largest:.6f}", "yes" if course.visible(exam) else "no", *(f"{risk:.6f}" for risk in risks)]
+
+
+def _lesion(course: Course, exam: int) -> tuple[float, float, float]:
+    """Diameter of the largest solid nodule, mm, volume of all, ml, and its logarithm."""
+    sizes = _solid(course, exam)
+    volume = sum(sphere_ml(size) for size in sizes)
+    return max(sizes, default=0.0), volume, float(np.log(max(volume, SMALLEST_ML)))
 
 
 def _solid(course: Course, exam: int) -> list[float]:
@@ -111,17 +113,16 @@ def exam_truth(phantom: Phantom, exam: int, rendered: RenderedExam) -> dict[str,
     """Of one exam."""
     course, acquisition = phantom.course, phantom.acquisitions[exam]
     voxel_ml = float(np.prod(rendered.grid.spacing) / 1000)
-    sizes = _solid(course, exam)
-    volume = sum(sphere_ml(size) for size in sizes)
+    diameter, volume, logarithm = _lesion(course, exam)
     centres = acquisition.to_patient(np.array([nodule.centre for nodule in phantom.nodules]).reshape(-1, 3))
     masks = [int((rendered.lesion == n).sum()) for n in range(1, len(phantom.nodules) + 1)]
     return {
         "exam_id": course.dates[exam].isoformat(),
         "date": course.dates[exam].isoformat(),
         "months_before_landmark": _round(course.months_before_landmark[exam]),
-        "lesion_diameter_mm": _round(max(sizes, default=0.0)),
+        "lesion_diameter_mm": _round(diameter),
         "lesion_ml": _round(volume),
-        "lesion_log_ml": _round(float(np.log(max(volume, SMALLEST_ML)))),
+        "lesion_log_ml": _round(logarithm),
         "nodule_centres_mm": _round(centres),
         "nodule_mask_ml": _round(np.array(masks) * voxel_ml),
         "scanner": acquisition.scanner.name,

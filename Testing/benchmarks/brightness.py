@@ -12,11 +12,8 @@ import json
 
 from HCCNetLib.synthetic.acquisition import AcquisitionModel
 from HCCNetLib.synthetic.brightness import ask_about_brightness, measure_brightness
-from HCCNetLib.synthetic.growth import GrowthModel
+from HCCNetLib.synthetic.cohort import DISEASES
 from HCCNetLib.synthetic.phantom import PhantomModel
-from HCCNetLib.synthetic.surveillance import SurveillanceModel
-
-DISEASES = {"surveillance": SurveillanceModel, "growth": GrowthModel}
 
 
 def main() -> None:

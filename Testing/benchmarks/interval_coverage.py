@@ -29,13 +29,12 @@ from scipy.special import expit, logit
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from HCCNetLib.evaluation.follow_up import CENSORED, COMPETING, DIAGNOSED, FollowUp  # noqa: E402
+from HCCNetLib.evaluation.follow_up import FollowUp, follow_up_of  # noqa: E402
 from HCCNetLib.evaluation.horizons import SCALES, figures_resampled  # noqa: E402
 from HCCNetLib.evaluation.intervals import Interval, percentile_interval  # noqa: E402
 from HCCNetLib.evaluation.lead_time import lead_times_resampled  # noqa: E402
 from HCCNetLib.evaluation.replicates import bootstrap_weights, jackknife_interval, jackknife_weights  # noqa: E402
 from HCCNetLib.evaluation.risks import Risks  # noqa: E402
-from HCCNetLib.records import months_between  # noqa: E402
 from HCCNetLib.synthetic.disease import draw_courses  # noqa: E402
 from HCCNetLib.synthetic.surveillance import SurveillanceModel  # noqa: E402
 from HCCNetLib.synthetic.true_risk import TrueRisk  # noqa: E402
@@ -78,16 +77,9 @@ def surveil(rng: np.random.Generator, patients: int) -> tuple[FollowUp, Risks]:
     model = SurveillanceModel()
     true = _true_risk()
     courses = draw_courses(model, int(rng.integers(2**31)), range(patients))
-    counts = [len(course.dates) for course in courses]
     state = np.array([true.from_state(course, exam) for course in courses for exam in range(len(course.dates))])
-    patient = np.repeat(np.arange(patients), counts)
-    number = np.concatenate([np.arange(1, count + 1) for count in counts])
-    months = [months_between(date, course.outcome.followed_until) for course in courses for date in course.dates]
-    ends = [
-        DIAGNOSED if c.outcome.diagnosis_date else COMPETING if c.outcome.competing_date else CENSORED for c in courses
-    ]
-    follow_up = FollowUp(patient, number, np.array(months), np.repeat(ends, counts))
-    noise = 0.8 * rng.normal(size=patients)[patient] + 0.8 * rng.normal(size=len(patient))
+    follow_up = follow_up_of((course.dates, course.outcome) for course in courses)
+    noise = 0.8 * rng.normal(size=patients)[follow_up.patients] + 0.8 * rng.normal(size=len(follow_up))
     columns = [model.horizons.index(horizon) for horizon in HORIZONS]
     odds = 0.2 * logit(np.clip(state[:, columns], 0.01, 0.99)) + noise[:, None] - 1.5
     return follow_up, Risks(dict(zip(HORIZONS, expit(odds).T, strict=True)))

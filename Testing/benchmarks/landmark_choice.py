@@ -8,11 +8,10 @@ No image is made. An intercept above 0 means that risks seem too low.
 from __future__ import annotations
 
 import argparse
-from types import SimpleNamespace
 
 import numpy as np
 
-from HCCNetLib.commands.evaluate import follow_up_of
+from HCCNetLib.evaluation.follow_up import follow_up_of
 from HCCNetLib.evaluation.judgement import Landmarks, judge_sets
 from HCCNetLib.evaluation.landmark_sets import Details
 from HCCNetLib.evaluation.risks import Risks
@@ -33,15 +32,7 @@ def main() -> None:
     exams = [(course, exam) for course in courses for exam in range(len(course.dates))]
     risks = np.array([true.from_images(measure(course, exam, arguments.seed)) for course, exam in exams])
     visible = np.array([float(course.visible(exam)) for course, exam in exams])
-    follow_up = follow_up_of(
-        [
-            SimpleNamespace(
-                patient=SimpleNamespace(exams=[SimpleNamespace(date=date) for date in course.dates]),
-                outcome=course.outcome,
-            )
-            for course in courses
-        ]
-    )
+    follow_up = follow_up_of((course.dates, course.outcome) for course in courses)
     landmarks = Landmarks(
         follow_up,
         Risks({months: risks[:, n] for n, months in enumerate(model.horizons)}),

@@ -6,17 +6,15 @@ import csv
 import itertools
 import json
 import shutil
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from HCCNetLib.commands.evaluate import follow_up_of
 from HCCNetLib.commands.main import main
 from HCCNetLib.evaluation.discrimination import auroc
-from HCCNetLib.evaluation.follow_up import COMPETING, cumulative_incidence
+from HCCNetLib.evaluation.follow_up import COMPETING, cumulative_incidence, follow_up_of
 from HCCNetLib.readers import read_input
 from HCCNetLib.readers.clinical import read_clinical
 from HCCNetLib.records import Refusal, months_between
@@ -46,15 +44,7 @@ def courses():
 
 @pytest.fixture(scope="module")
 def follow_up(courses):
-    return follow_up_of(
-        [
-            SimpleNamespace(
-                patient=SimpleNamespace(exams=[SimpleNamespace(date=date) for date in course.dates]),
-                outcome=course.outcome,
-            )
-            for course in courses
-        ]
-    )
+    return follow_up_of((course.dates, course.outcome) for course in courses)
 
 
 @pytest.fixture(scope="module")
