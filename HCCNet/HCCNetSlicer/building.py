@@ -91,13 +91,14 @@ def _common_nodes(scene: Any, files: ResultFiles) -> Iterator[tuple[str, Any]]:
     yield "text.prediction", result_nodes.add_text(scene, "HCCNet prediction", files.text)
     yield "text.report", result_nodes.add_text(scene, "HCCNet report", files.report)
     risk, exams = result_nodes.add_risk_table(scene, prediction), result_nodes.add_exam_table(scene, prediction)
-    tables = {"table.risk": risk, "table.exams": exams}
+    tables, charts = {"table.risk": risk, "table.exams": exams}, result_nodes.charts(prediction)
+    if "chart.horizons" in charts:
+        tables["table.horizons"] = result_nodes.add_horizon_table(scene, prediction)
     yield from tables.items()
-    dates = [exam["date"] for exam in prediction["exams"]]
-    for role, chart in result_nodes.charts(prediction).items():
+    for role, chart in charts.items():
         series = [result_nodes.add_series(scene, each, tables[each.table]) for each in chart.series]
         yield from zip((each.role for each in chart.series), series, strict=True)
-        yield role, result_nodes.add_chart(scene, chart, dates, series)
+        yield role, result_nodes.add_chart(scene, chart, series)
 
 
 def _choose_shown_channels(record: Record, files: ResultFiles) -> None:

@@ -26,7 +26,8 @@ class BundleCard:
         intended_use: in words.
         channels: that it reads, in its order.
         missing_channels: whether it was trained with channels missing.
-        horizon_months: within which the predicted diagnosis comes.
+        horizon_months: the main horizon, within which the predicted diagnosis comes.
+        horizons_months: all horizons, ascending.
         demonstration: whether results have no meaning for a patient.
         members: how many networks.
     """
@@ -39,6 +40,7 @@ class BundleCard:
     channels: tuple[str, ...]
     missing_channels: bool
     horizon_months: float
+    horizons_months: tuple[float, ...]
     demonstration: bool
     members: int
 
@@ -65,6 +67,8 @@ def read_card(path: Path | None = None) -> BundleCard:
 def _card_of(folder: Path, text: bytes) -> BundleCard:
     content: dict[str, Any] = json.loads(text)
     channels = tuple(str(channel) for channel in content["channels"])
+    main = float(content["horizon_months"])
+    horizons = content.get("horizons_months", [main])  # format version 1 has one
     return BundleCard(
         path=folder,
         sha256=hashlib.sha256(text).hexdigest(),
@@ -73,7 +77,8 @@ def _card_of(folder: Path, text: bytes) -> BundleCard:
         intended_use=str(content["intended_use"]),
         channels=channels,
         missing_channels=bool(content["missing_channels"]),
-        horizon_months=float(content["horizon_months"]),
+        horizon_months=main,
+        horizons_months=tuple(float(horizon) for horizon in horizons),
         demonstration=bool(content["demonstration"]),
         members=len(content["members"]),
     )

@@ -72,6 +72,8 @@ def parse_prediction(text: str) -> Mapping[str, Any]:
     except ValueError:
         raise ResultError(f"{PREDICTION_FILE} is damaged. Predict again.") from None
     fault = _fault(content, _PREDICTION, "its content")
+    if fault is None and "risk_by_horizon" in content:  # results of older versions have none
+        fault = _fault(content["risk_by_horizon"], [_AT_HORIZON], "risk_by_horizon")
     if fault is not None:
         raise ResultError(f"{PREDICTION_FILE} is damaged: {fault} is missing or wrong. Predict again.")
     return content
@@ -155,6 +157,7 @@ _EXAM = {
         "filled_fraction": _is_share,
     },
 }
+_AT_HORIZON = {"months": _is_number, "risk": _is_share, "low": _is_share, "high": _is_share, "average": (_is_share,)}
 _PREDICTION = {
     "phantom": _is_yes_or_no,
     "bundle": {

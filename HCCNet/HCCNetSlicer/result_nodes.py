@@ -21,6 +21,8 @@ Column = Sequence[str] | Sequence[float | None]
 NO_MEANING = "demonstration, no meaning"
 
 YEAR = "Date (decimal year)"  # MRML's charts draw numbers only
+_MONTHS = "Months after the latest exam"
+_LOW, _HIGH, _AVERAGE = "Smallest member", "Largest member", "Training cohort's average"
 
 _ROOM = 0.06  # share of an axis beyond its first and last marker
 _LONE_EXAM_YEARS = 0.5
@@ -139,6 +141,24 @@ def add_exam_table(scene: Any, prediction: Mapping[str, Any]) -> Any:
     return _add_table(scene, titled("HCCNet exams", prediction), columns)
 
 
+def add_horizon_table(scene: Any, prediction: Mapping[str, Any]) -> Any:
+    """Adds the table of the risk within each horizon, which begins with 0 at the latest exam."""
+    from HCCNetLib.reporting.horizons import has_average, risk_by_horizon
+
+    entries = risk_by_horizon(prediction)
+    start = {"months": 0, "risk": 0, "low": 0, "high": 0, "average": 0 if has_average(entries) else None}
+    points = [start, *entries]
+    columns: dict[str, Column] = {
+        "Horizon": ["latest exam", *(f"{at['months']:g} months" for at in entries)],
+        _MONTHS: [at["months"] for at in points],
+        _risk_words(prediction): [at["risk"] for at in points],
+        _LOW: [at["low"] for at in points],
+        _HIGH: [at["high"] for at in points],
+        _AVERAGE: [at["average"] for at in points],
+    }
+    return _add_table(scene, titled("HCCNet horizons", prediction), columns)
+
+
 @dataclass(frozen=True)
 class Series:
     """A series of a chart.
@@ -150,6 +170,7 @@ class Series:
         column: of the table, along the y axis.
         label: column with the points' labels.
         look: line style, marker style and colour.
+        across: column along the x axis.
     """
 
     role: str
@@ -158,23 +179,26 @@ class Series:
     column: str
     label: str
     look: tuple[int, int, tuple[float, float, float]]
+    across: str = YEAR
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart over the exams' dates; its y axis runs from 0 to 1.
+    """A chart over the exams' dates or the horizons; its y axis runs from 0 to 1.
 
     Args:
         title: of the chart.
         y_title: of its y axis.
         explanation: what its markers stand for: a legend would cover the latest exam.
         series: that it shows.
+        ends: of the x axis, before room is left for markers.
     """
 
     title: str
     y_title: str
     explanation: str
     series: tuple[Series, ...]
+    ends: tuple[float, float]
 
 
 def charts(prediction: Mapping[str, Any]) -> Mapping[str, Chart]:
@@ -191,20 +215,51 @@ def charts(prediction: Mapping[str, Any]) -> Mapping[str, Chart]:
     plain = Series("series.attention", "Attention", "table.exams", "Attention", "Exam", main)
     weights = "Attention, gradient-weighted"
     weighted = Series("series.weighted", weights, "table.exams", weights, "Exam", dashed)
+    dates = [decimal_year(exam["date"]) for exam in prediction["exams"]]
+    ends = min(dates), max(dates)
     return {
         "chart.risk": Chart(
-            titled("HCCNet risk by date", prediction),
+            titled(f"HCCNet risk within {prediction['horizon_months']:g} months by date", prediction),
             words,
             "Exam (line: as of this exam; diamonds: without this exam)",
             (as_of, without),
+            ends,
         ),
         "chart.attention": Chart(
             titled("HCCNet attention by date", prediction),
             "Attention (sum 1)",
             "Exam (line: attention; dashes: weighted by the gradient)",
             (plain, weighted),
+            ends,
         ),
+        **_horizon_chart(prediction),
     }
+
+
+def _horizon_chart(prediction: Mapping[str, Any]) -> Mapping[str, Chart]:
+    """The chart of the risk within each horizon; none for a single one."""
+    from HCCNetLib.reporting.horizons import has_average, risk_by_horizon
+
+    entries = risk_by_horizon(prediction)
+    if len(entries) < 2:
+        return {}
+    words, style = _risk_words(prediction), slicer.vtkMRMLPlotSeriesNode
+    dotted = (style.LineStyleDot, style.MarkerStyleNone, _MAIN)
+    looks = {
+        ("series.horizons", words): (style.LineStyleSolid, style.MarkerStyleCircle, _MAIN),
+        ("series.low", _LOW): dotted,
+        ("series.high", _HIGH): dotted,
+    }
+    if has_average(entries):
+        looks["series.average", _AVERAGE] = (style.LineStyleDash, style.MarkerStyleNone, _SECOND)
+    series = (
+        Series(role, f"{column} by horizon", "table.horizons", column, "Horizon", look, _MONTHS)
+        for (role, column), look in looks.items()
+    )
+    cohort = "; dashes: training cohort" * has_average(entries)
+    explanation = f"Months (line: ensemble; dots: range of the members{cohort})"
+    title = titled("HCCNet risk by horizon", prediction)
+    return {"chart.horizons": Chart(title, words, explanation, tuple(series), (0.0, entries[-1]["months"]))}
 
 
 def add_series(scene: Any, series: Series, table: Any) -> Any:
@@ -213,7 +268,7 @@ def add_series(scene: Any, series: Series, table: Any) -> Any:
     line, marker, colour = series.look
     node.SetAndObserveTableNodeID(table.GetID())
     node.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-    node.SetXColumnName(YEAR)
+    node.SetXColumnName(series.across)
     node.SetYColumnName(series.column)
     node.SetLabelColumnName(series.label)
     node.SetLineStyle(line)
@@ -223,8 +278,8 @@ def add_series(scene: Any, series: Series, table: Any) -> Any:
     return node
 
 
-def add_chart(scene: Any, chart: Chart, dates: Sequence[str], series: Sequence[Any]) -> Any:
-    """Adds a chart of these nodes of series; the axes leave room for markers at the first and last of the dates."""
+def add_chart(scene: Any, chart: Chart, series: Sequence[Any]) -> Any:
+    """Adds a chart of these nodes of series; the axes leave room for markers at their ends."""
     node = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", chart.title)
     node.SetTitle(chart.title)
     node.SetXAxisTitle(chart.explanation)
@@ -232,7 +287,7 @@ def add_chart(scene: Any, chart: Chart, dates: Sequence[str], series: Sequence[A
     node.SetLegendVisibility(False)
     node.SetXAxisRangeAuto(False)
     node.SetYAxisRangeAuto(False)
-    first, last = decimal_year(min(dates)), decimal_year(max(dates))
+    first, last = chart.ends
     room = _ROOM * (last - first) or _LONE_EXAM_YEARS
     node.SetXAxisRange(first - room, last + room)
     node.SetYAxisRange(-_ROOM, 1 + _ROOM)

@@ -39,11 +39,15 @@ class Headline:
         figure: the risk in percent, or ``Demonstration`` where it would have no meaning.
         line: what the figure is, in one sentence.
         spread: smallest member, risk and largest member, 0-1; None where there is no figure.
+        horizons: table of the risk within each horizon as HTML; empty for a single one and where there is no figure.
+        horizon_note: what its columns hold.
     """
 
     figure: str
     line: str
     spread: tuple[float, float, float] | None = None
+    horizons: str = ""
+    horizon_note: str = ""
 
 
 def show_result(
@@ -196,6 +200,13 @@ class Result:
         return [datetime.date.fromisoformat(exam["date"]) for exam in self._live.exams]
 
     @property
+    def horizons_months(self) -> Sequence[float]:
+        """Within how many months after the latest exam there is a risk, ascending."""
+        from HCCNetLib.reporting.horizons import risk_by_horizon
+
+        return [at["months"] for at in risk_by_horizon(self.prediction)]
+
+    @property
     def landmark_index(self) -> int:
         """Which exam the prediction was made from: the latest."""
         return len(self._live.exams) - 1
@@ -343,6 +354,7 @@ class Result:
 
     def headline(self) -> Headline:
         """The result at a glance."""
+        from HCCNetLib.reporting.horizons import horizon_note, horizon_table
         from HCCNetLib.reporting.numbers import percent
 
         result = self.prediction
@@ -354,7 +366,9 @@ class Result:
         of_members = f" ({count} networks: {percent(low)} to {percent(high)})" if count > 1 else ""
         generated = "Generated patient. " if result["phantom"] else ""
         line = f"{generated}{what} of {within}{of_members}."
-        return Headline(html.unescape(percent(result["risk"])), html.unescape(line), (low, result["risk"], high))
+        figure = html.unescape(percent(result["risk"]))
+        by_horizon = (horizon_table(result), horizon_note(result)) if len(self.horizons_months) > 1 else ()
+        return Headline(figure, html.unescape(line), (low, result["risk"], high), *by_horizon)
 
     def sentence(self) -> str:
         """The result in words, with the notice that this is research; no figure where the result has no meaning."""

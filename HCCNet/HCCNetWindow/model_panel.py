@@ -146,12 +146,21 @@ def card_words(card: BundleCard) -> str:
     lines = [
         _("{name} {version}, {members} networks").format(name=card.name, version=card.version, members=card.members),
         _("Channels: {channels}").format(channels=", ".join(card.channels)),
-        _("Horizon: {months:g} months").format(months=card.horizon_months),
+        _horizon_words(card),
         card.intended_use,
     ]
     if card.demonstration:
         lines.insert(0, _("Demonstration: a result has no meaning for a patient."))
     return "\n".join(lines)
+
+
+def _horizon_words(card: BundleCard) -> str:
+    if len(card.horizons_months) == 1:
+        return _("Horizon: {months:g} months").format(months=card.horizon_months)
+    horizons = ", ".join(f"{months:g}" for months in card.horizons_months)
+    return _("Horizons: {horizons} months; main: {months:g} months").format(
+        horizons=horizons, months=card.horizon_months
+    )
 
 
 def _names(paths: list[str]) -> list[str]:

@@ -27,6 +27,10 @@ _BAR_COLOURS = (
     "#5AA0E6",
     "#8C8C8C",
 )  # told apart on light and dark, also by colour-blind readers
+_TABLE_STYLE = (
+    "<style>th, td { text-align: left; font-weight: normal; padding-right: 8px; white-space: nowrap } "
+    "thead th { font-weight: bold }</style>"
+)
 _Panel = TypeVar("_Panel", bound="ResultPanel")
 _Rest = ParamSpec("_Rest")
 
@@ -228,9 +232,16 @@ class ResultPanel:
             return
         if is_side_by_side:
             self.result.show_side_by_side()
-            views.show_chart(self.result.node("chart.risk"), self.result.exam_dates)
+            views.show_chart(*self._chart(self.result))
         self._stamps.show(self.result.view_texts())
         self.fit_views()
+
+    def _chart(self, result: Result) -> tuple[Any, Mapping[float, str]]:
+        """The chart beside the exams with the labels of its x axis: of a lone exam the risk by horizon, if there is one."""
+        by_horizon = result.node("chart.horizons") if len(result.exam_dates) == 1 else None
+        if by_horizon is None:
+            return result.node("chart.risk"), views.date_labels(result.exam_dates)
+        return by_horizon, {months: f"{months:g}" for months in result.horizons_months}
 
     @_told
     def fit_views(self) -> None:
@@ -324,7 +335,10 @@ class ResultPanel:
             *(self._ui.exportReportButton, self._ui.exportTableButton, self._ui.exportMapsButton),
         ):
             widget.setEnabled(enabled)
-        for widget in (self._ui.figureLabel, self._ui.spreadLabel, self._ui.mapLabel, self._ui.resultTable):
+        for widget in (
+            *(self._ui.figureLabel, self._ui.spreadLabel, self._ui.horizonsLabel),
+            *(self._ui.mapLabel, self._ui.resultTable),
+        ):
             widget.setVisible(enabled)
 
     def _fill(self, result: Result) -> None:
@@ -342,6 +356,9 @@ class ResultPanel:
             self._ui.resultLabel.setToolTip(result.sentence())
             self._ui.spreadLabel.setText("" if headline.spread is None else spread_bar(*headline.spread))
             self._ui.spreadLabel.setVisible(headline.spread is not None)
+            self._ui.horizonsLabel.setText(_TABLE_STYLE + headline.horizons)
+            self._ui.horizonsLabel.setToolTip(headline.horizon_note)
+            self._ui.horizonsLabel.setVisible(bool(headline.horizons))
             choose(self._ui.kindComboBox, kind_words(), KINDS.index(result.shown_kind))
             # What the user last chose holds for a new result too.
             self.set_threshold(self._ui.thresholdSlider.value)

@@ -159,30 +159,30 @@ def fit() -> None:
         manager.resetSliceViews()
 
 
-def show_chart(chart: Any, dates: Sequence[datetime.date]) -> None:
-    """Shows a chart, if it was not deleted, in the chart's view of the layout, with dates along its axis."""
+def show_chart(chart: Any, labels: Mapping[float, str]) -> None:
+    """Shows a chart, if it was not deleted, in the chart's view of the layout, with these labels along its x axis."""
     manager = None if chart is None else _manager()
     for widget in [] if manager is None else map(manager.plotWidget, range(manager.plotViewCount)):
         view = widget.mrmlPlotViewNode()
         if view.GetLayoutName() != side_by_side.CHART_VIEW:
             continue
         view.SetPlotChartNodeID(chart.GetID())
-        positions, labels = vtk.vtkDoubleArray(), vtk.vtkStringArray()
-        for date in labelled(dates):
-            positions.InsertNextValue(decimal_year(date.isoformat()))
-            labels.InsertNextValue(date.isoformat())
-        widget.plotView().chart().GetAxis(vtk.vtkAxis.BOTTOM).SetCustomTickPositions(positions, labels)
+        positions, texts = vtk.vtkDoubleArray(), vtk.vtkStringArray()
+        for position, text in labels.items():
+            positions.InsertNextValue(position)
+            texts.InsertNextValue(text)
+        widget.plotView().chart().GetAxis(vtk.vtkAxis.BOTTOM).SetCustomTickPositions(positions, texts)
         chart.Modified()  # the view draws itself anew
 
 
-def labelled(dates: Sequence[datetime.date]) -> list[datetime.date]:
-    """The dates that have room for a label, the latest first of all."""
+def date_labels(dates: Sequence[datetime.date]) -> dict[float, str]:
+    """Where dates stand along a chart's axis: those that have room for a label, the latest first of all."""
     span = (max(dates) - min(dates)).days
     kept: list[datetime.date] = []
     for date in sorted(dates, reverse=True):
         if not kept or (kept[-1] - date).days >= _LABEL_SHARE * span:
             kept.append(date)
-    return kept[::-1]
+    return {decimal_year(date.isoformat()): date.isoformat() for date in kept[::-1]}
 
 
 def _manager() -> Any:

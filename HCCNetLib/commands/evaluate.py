@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=list(HORIZONS),
         metavar="MONTHS",
-        help="at which the risks are judged; the bundle's own is always one (default: 6 12 18 24 36)",
+        help="at which the risks are judged, besides the bundle's own (default: 6 12 18 24 36)",
     )
     parser.add_argument(
         "--clinical",
@@ -140,7 +140,8 @@ def run(arguments: argparse.Namespace) -> int:
     _require_both_classes(followed, horizon, selection, first.refused)
     details = _details(followed, clinical, truth)
     landmarks = first.landmarks(followed, details)
-    horizons = sorted({float(f"{months:g}") for months in (*arguments.horizons, horizon)})
+    own = first.bundle.description.horizons
+    horizons = sorted({float(f"{months:g}") for months in (*arguments.horizons, *own)})
     thresholds = first.bundle.description.operating_thresholds
     metrics = judge_bundle(landmarks, horizons, horizon, thresholds, arguments.seed, arguments.resamples)
     content = {
@@ -281,25 +282,26 @@ def _clinical_numbers(followed: Sequence[Followed], clinical: Clinical | None, c
 
 @dataclass(frozen=True)
 class BundleResults:
-    """One bundle's raw probabilities (members, exams) by patient id, and why there are none."""
+    """One bundle's raw risks (members, exams, horizons) by patient id, and why there are none."""
 
     bundle: Bundle
     raw: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     refused: dict[str, Refusal] = field(default_factory=dict)
 
     def members(self, followed: Sequence[Followed]) -> Floats:
-        """(N, M) at every exam of the given patients."""
-        return np.concatenate([self.raw[one.patient.patient_id].T for one in followed])
+        """(N, M, K) at every exam of the given patients and every horizon of the bundle."""
+        return np.concatenate([self.raw[one.patient.patient_id].swapaxes(0, 1) for one in followed])
 
     def risks(self, followed: Sequence[Followed]) -> Risks:
         """The ensemble's calibrated risks at every exam of the given patients."""
         description = self.bundle.description
-        mean = self.members(followed).mean(axis=1)
-        return Risks({description.horizon_months: calibrate(mean, description.calibration)})
+        calibrated = calibrate(self.members(followed).mean(axis=1), description.calibration)
+        return Risks(dict(zip(description.horizons, calibrated.T, strict=True)))
 
     def landmarks(self, followed: Sequence[Followed], details: Details) -> Landmarks:
         """All that is judged."""
-        return Landmarks(_follow_up(followed), self.risks(followed), details, self.members(followed))
+        members = self.members(followed)[:, :, self.bundle.description.main]
+        return Landmarks(_follow_up(followed), self.risks(followed), details, members)
 
     def describe(self) -> dict[str, Any]:
         """Which bundle it is."""
@@ -309,7 +311,7 @@ class BundleResults:
             "version": description.version,
             "sha256": self.bundle.sha256,
             "demonstration": description.demonstration,
-            "calibrated": description.calibration is not None,
+            "calibrated": bool(description.calibration),
             "members": len(description.members),
             "channels": list(description.channels),
             "intended_use": description.intended_use,
@@ -345,7 +347,7 @@ def _fill_caches(
 
 
 def predict_patient(predictor: Predictor, patient: Patient, caches: Caches) -> NDArray[np.float64]:
-    """Raw probabilities (members, exams) with each exam as landmark, from prepared exams where they are kept."""
+    """Raw risks (members, exams, horizons) with each exam as landmark, from prepared exams where they are kept."""
     cache = caches.get(preparation_of(predictor))
     prepared = predictor.prepare(patient) if cache is None else [cache.get(exam) for exam in patient.exams]
     return predictor.risks_at_every_exam(patient, prepared)
@@ -380,7 +382,7 @@ def _bundle_warnings(result: BundleResults) -> list[dict[str, str]]:
     warnings = []
     if description.demonstration:
         warnings.append({"code": "demonstration", "message": DEMONSTRATION})
-    if description.calibration is None:
+    if not description.calibration:
         message = (
             "The bundle is not calibrated: its risks are the mean of the networks' raw outputs. Discrimination can be "
             "judged; Brier score and calibration are those of the raw outputs."
@@ -494,13 +496,16 @@ def _table(first: BundleResults, followed: Sequence[Followed], landmarks: Landma
     notice = f"{NOTICE} {DEMONSTRATION}" if description.demonstration else NOTICE
     names = [f"member_{n}" for n in range(1, members.shape[1] + 1)]
     columns = ["patient_id", "exam_id", "landmark", "number", "months_followed", "ended_by", "label", "risk"]
-    rows = [[*columns, "risk_uncalibrated", *names, "notice"]]
+    others = [months for months in landmarks.risks.horizons if months != horizon]
+    further = [f"risk_{months:g}_months" for months in others]
+    rows = [[*columns, "risk_uncalibrated", *further, *names, "notice"]]
     for n, (patient_id, exam) in enumerate(exams_of(followed)):
-        numbers = [follow_up.months[n], risk[n], members[n].mean(), *members[n]]
-        months, *others = (repr(float(x)) for x in numbers)
+        at_others = [landmarks.risks.ranking(months)[n] for months in others]
+        numbers = [follow_up.months[n], risk[n], members[n].mean(), *at_others, *members[n]]
+        months, *figures = (repr(float(x)) for x in numbers)
         label = str(int(cases[n])) if known[n] else ""
         about = [patient_id, exam.exam_id, exam.date.isoformat(), str(follow_up.numbers[n]), months]
-        rows.append([*about, _STATUS[int(follow_up.status[n])], label, *others, notice])
+        rows.append([*about, _STATUS[int(follow_up.status[n])], label, *figures, notice])
     return rows
 
 

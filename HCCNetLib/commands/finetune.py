@@ -131,7 +131,7 @@ def make_phantom(config: StageConfig, progress: Progress) -> None:
 def _tell(stage: Run) -> None:
     counts = count_examples(stage.examples.all)
     print(
-        f"{counts['patients']} patients ({counts['positive patients']} positive at the latest landmark), {counts['exams']} "
+        f"{counts['patients']} patients ({counts['diagnosed patients']} diagnosed), {counts['exams']} "
         f"exams, {counts['positive landmarks']} positive and {counts['negative landmarks']} negative landmarks; "
         f"{len(stage.splits.test)} patients set aside as test"
     )

@@ -310,6 +310,7 @@ def _summary(
                 "landmark": prediction.landmark,
                 "risk": prediction.risk,
                 "spread": dict(prediction.spread),
+                "risk_by_horizon": [dict(at) for at in prediction.risk_by_horizon],
                 "exams": len(prediction.exams),
                 "warnings": len(prediction.warnings),
                 "folder": folder.name,
@@ -342,6 +343,9 @@ def _print_one(prediction: Prediction, folder: Path, as_json: bool) -> None:
     elif prediction.phantom:
         risk = f"generated patient (phantom), {risk}"
     print(f"{prediction.patient_id}: {risk}")
+    if len(prediction.risk_by_horizon) > 1 and not prediction.has_no_meaning:
+        each = ", ".join(f"{at['months']:g} months {at['risk']:.1%}" for at in prediction.risk_by_horizon)
+        print(f"  {what} within {each}")
     for warning in prediction.warnings:
         if warning.code != "demonstration":
             anonymous = warning.exam_id is not None and not names_exam(warning.message, warning.exam_id)

@@ -78,23 +78,26 @@ def _smoothed_at(labels: Labels, x: Floats, weights: Floats) -> Floats:
     return result
 
 
-def fit_recalibration(probabilities: Floats, labels: Labels) -> tuple[float, float]:
+def fit_recalibration(probabilities: Floats, labels: Labels, weights: Floats | None = None) -> tuple[float, float]:
     """Slope and intercept of sigmoid(slope · logit(p) + intercept) by maximum likelihood, both free.
 
     Args:
-        probabilities: (N,) 0–1, of patients that the networks were not trained on.
+        probabilities: (N,) 0–1, of landmarks of patients that the networks were not trained on.
         labels: (N,).
+        weights: (N,) how much each counts, above 0; None: all alike.
 
     Raises:
         Refusal: ``one_class``; ``separated``: the likelihood has no maximum; ``wrong_direction``: a higher output does
             not mean a higher risk.
     """
     check_classes(labels)
-    intercept, slope = _fit_lines(labels, _logits(probabilities), np.ones((1, len(labels))))[0]
+    intercept, slope = _fit_lines(
+        labels, _logits(probabilities), np.ones((1, len(labels))) if weights is None else weights[None]
+    )[0]
     if slope == np.inf:
         message = (
-            "The calibration can't be fitted: every positive patient's output is at least as high as every negative's, "
-            "so that no finite slope is the best. Use more patients."
+            "The calibration can't be fitted: every positive exam's output is at least as high as every negative's, so "
+            "that no finite slope is the best. Use more patients."
         )
         raise Refusal("separated", message)
     if not slope > 0:  # NaN too: all outputs are equal
@@ -104,12 +107,6 @@ def fit_recalibration(probabilities: Floats, labels: Labels) -> tuple[float, flo
         )
         raise Refusal("wrong_direction", message)
     return float(slope), float(intercept)
-
-
-def recalibrate(probabilities: Floats, slope: float, intercept: float) -> Floats:
-    """sigmoid(slope · logit(p) + intercept)."""
-    result: Floats = expit(slope * _logits(probabilities) + intercept)
-    return result
 
 
 def _logits(probabilities: Floats) -> Floats:

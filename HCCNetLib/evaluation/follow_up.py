@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,11 @@ class FollowUp:
             raise ValueError("months must be at least 0 and finite")
         if not np.isin(self.status, (CENSORED, DIAGNOSED, COMPETING)).all():
             raise ValueError("status must be 0 (censored), 1 (diagnosed) or 2 (competing event)")
+
+    @classmethod
+    def joined(cls, parts: Sequence[FollowUp]) -> FollowUp:
+        """The rows of all, one after the other."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def __len__(self) -> int:
         return len(self.patients)

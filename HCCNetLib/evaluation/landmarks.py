@@ -26,11 +26,6 @@ class Landmarks:
         """Indices of the exams with a label, oldest first."""
         return tuple(index for index, label in enumerate(self.labels) if label is not None)
 
-    @property
-    def unlabelled(self) -> int:
-        """How many exams have no label: the patient was not followed for the whole horizon after them."""
-        return self.labels.count(None)
-
 
 def before_event(patient: Patient, outcome: Outcome) -> tuple[Patient | None, int]:
     """The patient's exams before the diagnosis or a competing event, None where there is none, and how many are dropped.

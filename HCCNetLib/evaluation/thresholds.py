@@ -16,14 +16,15 @@ from HCCNetLib.records import Refusal
 TARGET = 0.90
 
 
-def choose_thresholds(risks: Floats, labels: Labels) -> list[dict[str, Any]]:
-    """Three thresholds; a patient whose risk is at least the threshold is called positive.
+def choose_thresholds(risks: Floats, labels: Labels, weights: Floats | None = None) -> list[dict[str, Any]]:
+    """Three thresholds; a landmark whose risk is at least the threshold is called positive.
 
-    They lie halfway between two neighbouring risks, so that no patient's call hangs on the last digit.
+    They lie halfway between two neighbouring risks, so that no call hangs on the last digit.
 
     Args:
         risks: (N,) calibrated, of development data: never of the data that the thresholds are judged on.
         labels: (N,).
+        weights: (N,) how much each counts; None: all alike.
 
     Returns:
         For a sensitivity of 0.90 the highest threshold that reaches it, for a specificity of 0.90 the lowest one, and
@@ -33,10 +34,11 @@ def choose_thresholds(risks: Floats, labels: Labels) -> list[dict[str, Any]]:
         Refusal: there is one class only.
     """
     check_classes(labels)
+    weights = np.ones(len(risks)) if weights is None else weights
     values = np.unique(risks)
     candidates = _candidates(values)
-    sensitivity = np.array([(risks[labels] >= t).mean() for t in candidates])
-    specificity = np.array([(risks[~labels] < t).mean() for t in candidates])
+    sensitivity = 1 - _weight_below(candidates, risks[labels], weights[labels])
+    specificity = _weight_below(candidates, risks[~labels], weights[~labels])
     chosen = (
         ("sensitivity_90", f"sensitivity of at least {TARGET:.0%}", int(np.flatnonzero(sensitivity >= TARGET)[-1])),
         ("specificity_90", f"specificity of at least {TARGET:.0%}", int(np.flatnonzero(specificity >= TARGET)[0])),
@@ -52,6 +54,14 @@ def choose_thresholds(risks: Floats, labels: Labels) -> list[dict[str, Any]]:
         }
         for name, reason, n in chosen
     ]
+
+
+def _weight_below(candidates: Floats, risks: Floats, weights: Floats) -> Floats:
+    """Share of the weight at risks below each candidate."""
+    order = np.argsort(risks)
+    below = np.concatenate([[0.0], np.cumsum(weights[order])])
+    result: Floats = below[np.searchsorted(risks[order], candidates, side="left")] / below[-1]
+    return result
 
 
 def at_thresholds(

@@ -10,6 +10,7 @@ from torch import Tensor
 from HCCNetLib.explanation.explainer import require_finite
 from HCCNetLib.inference import EncodedSequence
 from HCCNetLib.models import HCCNet
+from HCCNetLib.models.hazards import any_place
 
 
 class GradientAttention:
@@ -50,12 +51,12 @@ def relevance(model: HCCNet, sequence: EncodedSequence) -> NDArray[np.float64]:
         for layer in model.encoder.layers:
             tokens, attention = layer(tokens, is_padding)
             attentions.append(attention)
-        gradients = torch.autograd.grad(model.decide(tokens).sum(), attentions)
-    flow = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
+        gradients = torch.autograd.grad(reading.logit_of(any_place(model.decide(tokens)[None])).sum(), attentions)
+    flow = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device).expand(len(tokens), -1, -1)
     for attention, gradient in zip(attentions, gradients, strict=True):
-        weighted = (attention * gradient)[0].clamp_min(0).mean(dim=0)
+        weighted = (attention * gradient).clamp_min(0).mean(dim=1)
         flow = flow + weighted.detach() @ flow
-    raised = flow[0, 1:].double().cpu().numpy()
+    raised = flow[:, 0, 1:].sum(0).double().cpu().numpy()
     require_finite(raised)
     shares = np.zeros(len(sequence.embeddings))
     shares[list(reading.exams)] = raised / raised.sum() if raised.sum() > 0 else 0.0

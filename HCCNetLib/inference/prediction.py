@@ -51,9 +51,11 @@ class Prediction:
         patient_id: the patient.
         bundle: name, version, sha256, demonstration, calibrated.
         landmark: ISO date of the latest exam.
-        horizon_months: of the diagnosis.
+        horizon_months: the main horizon, of ``risk``, ``members`` and ``trajectory``.
         risk: mean of the members' probabilities, then calibrated, 0–1.
         risk_uncalibrated: the mean alone.
+        risk_by_horizon: ascending, the main horizon among them: ``months``, ``risk``, ``risk_uncalibrated``, ``low`` and
+            ``high`` of the members, and ``average``, the observed risk of the training cohort, or None.
         members: each member's probability, calibrated alike.
         spread: sd, low and high of ``members``.
         exams: in the order of their dates.
@@ -73,6 +75,7 @@ class Prediction:
     horizon_months: float
     risk: float
     risk_uncalibrated: float
+    risk_by_horizon: tuple[Mapping[str, Any], ...]
     members: tuple[float, ...]
     spread: Mapping[str, float]
     exams: tuple[ExamResult, ...]
@@ -99,6 +102,7 @@ class Prediction:
             "horizon_months": self.horizon_months,
             "risk": self.risk,
             "risk_uncalibrated": self.risk_uncalibrated,
+            "risk_by_horizon": [dict(at) for at in self.risk_by_horizon],
             "members": list(self.members),
             "spread": dict(self.spread),
             "exams": [_exam_dict(exam) for exam in self.exams],

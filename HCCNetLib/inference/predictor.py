@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import nibabel
 import numpy as np
@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from HCCNetLib.bundles import Bundle, Calibration
+from HCCNetLib.bundles import Bundle, BundleDescription, Calibration
 from HCCNetLib.inference.attention import attention_rollout
 from HCCNetLib.inference.prediction import ExamResult, Prediction
-from HCCNetLib.models import STAGES, HCCNet
+from HCCNetLib.models import STAGES, HCCNet, risk_logits
 from HCCNetLib.preprocessing import PreparedExam, prepare_exam
 from HCCNetLib.readers import check_images, require_channels
 from HCCNetLib.records import Patient, Problem, Refusal, months_between
@@ -40,17 +40,23 @@ class Reading:
     Args:
         exams: indices into the patient's exams; the last one is the landmark.
         times: (len(exams),) in the bundle's unit, 0 for the landmark.
+        main: index of the main horizon, which is explained.
     """
 
     exams: tuple[int, ...]
     times: Tensor
+    main: int = 0
 
     def logit(self, model: HCCNet, embeddings: Tensor) -> Tensor:
-        """The output for embeddings (B, S, D) of all exams, of which these are read: (B,)."""
+        """The risk's logit for embeddings (B, S, D) of all exams, of which these are read: (B,)."""
         count = len(embeddings)
         lengths = torch.tensor([len(self.exams)] * count, device=embeddings.device)
-        logits: Tensor = model.classify(embeddings[:, list(self.exams)], self.times.expand(count, -1), lengths)[0]
-        return logits
+        hazards = model.classify(embeddings[:, list(self.exams)], self.times.expand(count, -1), lengths)[0]
+        return self.logit_of(hazards)
+
+    def logit_of(self, hazards: Tensor) -> Tensor:
+        """The risk's logit (B,) from those of the hazards (B, K)."""
+        return risk_logits(hazards)[:, self.main]
 
 
 @dataclass(frozen=True)
@@ -113,10 +119,12 @@ class _Questions:
     Args:
         members: per sequence, indices of its exams.
         times: per sequence, the times of its exams in the bundle's unit.
+        main: index of the main horizon.
     """
 
     members: tuple[tuple[int, ...], ...]
     times: tuple[tuple[float, ...], ...]
+    main: int
 
     @classmethod
     def about(cls, patient: Patient, bundle: Bundle) -> _Questions:
@@ -131,7 +139,7 @@ class _Questions:
             for row, days in zip((whole, *without, *prefixes), known, strict=True)
         )
         times = tuple(description.times_of([dates[i] for i in row]) for row in members)
-        return cls(members, times)
+        return cls(members, times, description.main)
 
     @property
     def landmark_rows(self) -> list[int]:
@@ -142,7 +150,9 @@ class _Questions:
     def as_of(self, device: torch.device) -> tuple[Reading, ...]:
         """What is read with each exam as landmark, oldest first."""
         rows = self.landmark_rows
-        return tuple(Reading(self.members[row], torch.tensor(self.times[row], device=device)) for row in rows)
+        return tuple(
+            Reading(self.members[row], torch.tensor(self.times[row], device=device), self.main) for row in rows
+        )
 
     def batch(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Padded embeddings (B, S, D), times (B, S), lengths (B,)."""
@@ -219,7 +229,7 @@ class Predictor:
         return tuple(prepared)
 
     def risks_at_every_exam(self, patient: Patient, prepared: Sequence[PreparedExam]) -> NDArray[np.float64]:
-        """Each member's raw probability with each exam as landmark, oldest first: (members, exams).
+        """Each member's raw risks with each exam as landmark, oldest first: (members, exams, horizons).
 
         Raises:
             Refusal: the GPU's memory does not suffice, or a network's output is not a number.
@@ -253,7 +263,7 @@ class Predictor:
         progress: Progress | None,
         watch: Stopwatch,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Every member's answers: probabilities (members, questions), and the mean attention (S,) of the whole series."""
+        """Every member's answers: risks (members, questions, horizons), and the mean attention (S,) of the whole series."""
         images = torch.from_numpy(np.stack([p.data for p in prepared])).to(self.device)
         field = torch.from_numpy(np.stack([p.window.read_mask for p in prepared])).to(self.device)
         voxel_mm = self.bundle.description.preprocessing.spacing_mm
@@ -266,8 +276,8 @@ class Predictor:
             with watch.measure("encode"):
                 sequence = _encode(model, images, field, questions, voxel_mm)
             with watch.measure("classify"):
-                logits, attention = model.classify(*questions.batch(sequence.embeddings))
-                probabilities.append(logits.double().sigmoid().cpu().numpy())
+                hazards, attention = model.classify(*questions.batch(sequence.embeddings))
+                probabilities.append(risk_logits(hazards.double()).sigmoid().cpu().numpy())
                 attentions.append(_over_all_exams(attention[0], sequence))
             with watch.measure("explain"):
                 for observer in observers:
@@ -294,12 +304,13 @@ class Predictor:
         attention: NDArray[np.float64],
         watch: Stopwatch,
     ) -> Prediction:
-        """Probabilities (members, questions) and attention (S,) → the prediction."""
+        """Risks (members, questions, horizons) and attention (S,) → the prediction."""
         description = self.bundle.description
-        exams, n = patient.exams, len(patient.exams)
+        exams, n, main = patient.exams, len(patient.exams), description.main
         mean = probabilities.mean(axis=0)
-        risk = calibrate(mean, description.calibration)
-        members = calibrate(probabilities[:, 0], description.calibration)
+        risks = calibrate(mean, description.calibration)
+        risks_of_members = calibrate(probabilities[:, 0], description.calibration)
+        risk, members = risks[:, main], risks_of_members[:, main]
         without = [float(r) for r in risk[1:n]] + [None]
         earlier = [float(r) for r in risk[n:]]
         results = tuple(
@@ -325,12 +336,13 @@ class Predictor:
                 "version": description.version,
                 "sha256": self.bundle.sha256,
                 "demonstration": description.demonstration,
-                "calibrated": description.calibration is not None,
+                "calibrated": bool(description.calibration),
             },
             landmark=patient.landmark.date.isoformat(),
             horizon_months=description.horizon_months,
             risk=float(risk[0]),
-            risk_uncalibrated=float(mean[0]),
+            risk_uncalibrated=float(mean[0, main]),
+            risk_by_horizon=_by_horizon(description, risks[0], mean[0], risks_of_members),
             members=tuple(float(r) for r in members),
             spread={"sd": float(members.std()), "low": float(members.min()), "high": float(members.max())},
             exams=results,
@@ -352,10 +364,10 @@ class Predictor:
             )
             message = f"Demonstration weights ({description.name}): {about}. {description.intended_use}"
             warnings.append(Problem("demonstration", message))
-        elif description.calibration is None:
+        elif not description.calibration:
             message = (
-                "The bundle is not calibrated: the risk is the mean of the networks' raw outputs, which training with "
-                "balanced classes pushes up. Compare it between patients; don't read it as a probability."
+                "The bundle is not calibrated: the risk is the mean of the networks' raw outputs, which may be far too high "
+                "or too low. Compare it between patients; don't read it as a probability."
             )
             warnings.append(Problem("not_calibrated", message))
         warnings += patient.problems
@@ -412,15 +424,42 @@ def _over_all_exams(attention: Tensor, sequence: EncodedSequence) -> NDArray[np.
     return shares
 
 
-def calibrate(probability: NDArray[np.float64], calibration: Calibration | None) -> NDArray[np.float64]:
-    """sigmoid(slope · logit(p) + intercept); p as it is where there is no calibration."""
-    if calibration is None:
-        return probability
-    p = np.clip(probability, 1e-12, 1 - 1e-12)
-    calibrated: NDArray[np.float64] = 1 / (
-        1 + np.exp(-(calibration.slope * np.log(p / (1 - p)) + calibration.intercept))
+def _by_horizon(
+    description: BundleDescription,
+    risk: NDArray[np.float64],
+    raw: NDArray[np.float64],
+    members: NDArray[np.float64],
+) -> tuple[Mapping[str, Any], ...]:
+    """Risk and raw risk (horizons,) and members (members, horizons) as ``prediction.json`` has them."""
+    average = description.average_risk or (None,) * len(description.horizons)
+    return tuple(
+        {
+            "months": months,
+            "risk": float(risk[k]),
+            "risk_uncalibrated": float(raw[k]),
+            "low": float(members[:, k].min()),
+            "high": float(members[:, k].max()),
+            "average": average[k],
+        }
+        for k, months in enumerate(description.horizons)
     )
-    return calibrated
+
+
+def calibrate(risks: NDArray[np.float64], calibration: Sequence[Calibration]) -> NDArray[np.float64]:
+    """sigmoid(slope · logit(p) + intercept) at each horizon; p as it is where there is no calibration.
+
+    A risk that comes out lower than that of a shorter horizon is raised to it.
+
+    Args:
+        risks: (..., horizons) 0–1.
+        calibration: one per horizon, or none.
+    """
+    if not calibration:
+        return risks
+    slope, intercept = (np.array([getattr(one, name) for one in calibration]) for name in ("slope", "intercept"))
+    p = np.clip(risks, 1e-6, 1 - 1e-6)  # as where the calibration is fitted
+    calibrated = 1 / (1 + np.exp(-(slope * np.log(p / (1 - p)) + intercept)))
+    return np.maximum.accumulate(calibrated, axis=-1)
 
 
 def choose_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from HCCNetLib.models.keyed import DropPath
-from HCCNetLib.models.pooling import Pooling, make_pooling
+from HCCNetLib.models.pooling import CellPooling, Pooling, make_pooling
 
 BlockVersion = Literal["v1", "v2"]
 
@@ -173,6 +173,10 @@ class ConvNeXt3d(nn.Module):
         assert isinstance(stem, nn.Conv3d)
         return stem
 
+    def places(self, edge: int) -> int:
+        """How many embeddings an image of ``edge`` voxels along each axis has."""
+        return (edge // stage_stride(STAGES - 1)) ** 3 if isinstance(self.pooling, CellPooling) else 1
+
     def forward_stages(self, x: Tensor, start: int = 0, stop: int = STAGES) -> Tensor:
         """Runs stages ``start`` to ``stop``: images (N, C, X, Y, Z) or a feature map → the map of stage ``stop - 1``."""
         for stage in self.stages[start:stop]:
@@ -199,8 +203,11 @@ class ConvNeXt3d(nn.Module):
         return stage
 
     def pool(self, feature_map: Tensor) -> Tensor:
-        """Pooling (as published: the mean) and LayerNorm of the last stage's map: (N, D, x, y, z) → (N, D)."""
-        result: Tensor = self.norm(self.pooling(feature_map))
+        """Pooling (as published: the mean) and LayerNorm of the last stage's map: (N, D, x, y, z) → (N, D).
+
+        With ``cells`` each is normalised alone and they are laid end to end: (N, cells · D).
+        """
+        result: Tensor = self.norm(self.pooling(feature_map)).flatten(1)
         return result
 
     def forward(self, x: Tensor) -> Tensor:

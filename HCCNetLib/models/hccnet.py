@@ -1,4 +1,4 @@
-"""HCCNet: one embedding per exam, a transformer over the dated sequence, one logit (arXiv 2501.10733)."""
+"""HCCNet: one embedding per exam, a transformer over the dated sequence, a hazard's logit per interval (arXiv 2501.10733)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from HCCNetLib.models.convnext3d import VARIANTS, BlockVersion, ConvNeXt3d, Variant, init_weights
+from HCCNetLib.models.hazards import any_place
 from HCCNetLib.models.keyed import Dropout
 from HCCNetLib.models.pooling import POOLINGS, Pooling
 from HCCNetLib.models.time_encoding import time_encoding
@@ -32,6 +34,8 @@ class ModelConfig:
         drop_path_rate: stochastic depth, in training.
         eps: of all LayerNorms.
         pooling: of the backbone's last feature map; the published one is the mean.
+        outputs: logits of hazards, one per interval of time (see ``hazards``); the published network has one.
+        change: whether the transformer is also given what changed from each exam to the landmark; not published.
     """
 
     channels: int
@@ -43,25 +47,29 @@ class ModelConfig:
     drop_path_rate: float = 0.0
     eps: float = 1e-6
     pooling: Pooling = "mean"
+    outputs: int = 1
+    change: bool = False
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling {self.pooling!r} is none of {', '.join(POOLINGS)}")
         if self.version not in ("v1", "v2"):
             raise ValueError(f"block version {self.version!r} is neither v1 nor v2")
-        whole = (self.channels, self.layers, *self.depths, *self.dims)
+        whole = (self.channels, self.layers, self.outputs, *self.depths, *self.dims)
         if any(type(n) is not int for n in whole):
-            raise ValueError("channels, depths, dims and layers must be whole numbers")
+            raise ValueError("channels, depths, dims, layers and outputs must be whole numbers")
+        if type(self.change) is not bool:
+            raise ValueError("change must be true or false")
         rates = (self.dropout, self.drop_path_rate, self.eps)
         if any(type(r) not in (int, float) or not 0 <= r < 1 for r in rates) or not self.eps > 0:
             raise ValueError("dropout and drop_path_rate must be at least 0, eps above 0, and all below 1")
         if (
             len(self.depths) != 4
             or len(self.dims) != 4
-            or min(*self.depths, *self.dims, self.layers, self.channels) < 1
+            or min(*self.depths, *self.dims, self.layers, self.channels, self.outputs) < 1
         ):
             raise ValueError(
-                "a network has four stages, each with a depth and a width, and at least one layer and channel"
+                "a network has four stages, each with a depth and a width, and at least one layer, channel and output"
             )
         if self.dims[-1] % HEAD_DIM:
             raise ValueError(f"the last width must be a multiple of {HEAD_DIM}: the heads are {HEAD_DIM} wide")
@@ -97,6 +105,30 @@ class ModelConfig:
             raise ValueError(f"model settings of a wrong type or missing: {error}") from error
 
 
+class ChangeTokens(nn.Module):
+    """What changed from each exam to the landmark, added to the tokens of exams and CLS.
+
+    Growth is a difference of two embeddings over the time between them, which attention alone learns poorly from few patients.
+    CLS gets the landmark itself and the rate since the exam before.
+    """
+
+    _MONTHS = 3.0  # added to the time between exams: a difference within days is error of measurement, not growth
+    _UNIT = 12.0
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.difference, self.rate, self.landmark, self.recent = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+
+    def forward(self, exams: Tensor, times: Tensor, lengths: Tensor) -> Tensor:
+        """Exams (N, S, D), times (N, S) in months, lengths (N,) → what is added to CLS and exams (N, 1+S, D)."""
+        rows = torch.arange(len(exams), device=exams.device)
+        landmark = exams[rows, lengths - 1]
+        difference = landmark[:, None] - exams
+        rate = difference * (self._UNIT / (times + self._MONTHS))[..., None].to(exams.dtype)
+        of_cls = self.landmark(landmark) + self.recent(rate[rows, (lengths - 2).clamp_min(0)])
+        return torch.cat([of_cls[:, None], self.difference(difference) + self.rate(rate)], dim=1)
+
+
 class HCCNet(nn.Module):
     """The whole model. Padding is known from lengths alone: an exam at time 0 is an exam."""
 
@@ -110,10 +142,11 @@ class HCCNet(nn.Module):
         )
         self.cls_token = nn.Parameter(torch.zeros(dim))
         self.dropout = Dropout(config.dropout)
+        self.change = ChangeTokens(dim) if config.change else None
         self.encoder = Encoder(dim, dim // HEAD_DIM, config.layers, config.dropout, config.eps)
         self.pooler = nn.Linear(dim, dim)
         self.head_norm = nn.LayerNorm(dim, eps=config.eps)
-        self.head = nn.Linear(dim, 1)
+        self.head = nn.Linear(dim, config.outputs)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
@@ -121,35 +154,47 @@ class HCCNet(nn.Module):
         """Reads sequences of embeddings.
 
         Args:
-            embeddings: (B, S, D); what stands beyond a sequence's length is ignored.
+            embeddings: (B, S, P · D) of P places, 1 unless the backbone keeps its cells; what stands beyond a sequence's
+                length is ignored.
             times: (B, S), real-valued, in the bundle's unit.
             lengths: (B,) exams of each sequence, at least 1.
 
         Returns:
-            Logits (B,) and attention (B, layers, heads, 1+S, 1+S), token 0 being CLS.
+            Logits of the hazards (B, K) and attention (B, layers, heads, 1+S, 1+S), token 0 being CLS; of several places the
+            attention is the mean, weighted by their shares of the hazard.
         """
         tokens, is_padding = self.tokens_of(embeddings, times, lengths)
         tokens, attention = self.encoder(tokens, is_padding)
-        return self.decide(tokens), attention
+        of_places = self.decide(tokens).unflatten(0, (len(embeddings), -1))
+        share = functional.softplus(of_places).sum(-1).clamp_min(torch.finfo(tokens.dtype).tiny)
+        share = (share / share.sum(1, keepdim=True))[..., None, None, None, None]
+        return any_place(of_places), (share * attention.unflatten(0, (len(embeddings), -1))).sum(1)
 
     def tokens_of(self, embeddings: Tensor, times: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the encoder reads: CLS and the dated exams (B, 1+S, D), and which of them are padding (B, 1+S)."""
-        B, S, D = embeddings.shape
-        is_padding = torch.arange(S, device=embeddings.device) >= lengths[:, None]
-        exams = embeddings.masked_fill(is_padding[..., None], 0)  # a NaN in padding would survive the attention's 0
-        tokens = torch.cat([self.cls_token.expand(B, 1, D), exams], dim=1)
-        times = torch.cat([times.new_zeros(B, 1), times.masked_fill(is_padding, 0)], dim=1)
-        is_padding = torch.cat([is_padding.new_zeros(B, 1), is_padding], dim=1)
+        """What the encoder reads: CLS and the dated exams (B · P, 1+S, D), and which are padding (B · P, 1+S)."""
+        dim = self.config.dims[-1]
+        series = embeddings.unflatten(-1, (-1, dim)).transpose(1, 2)  # (B, P, S, D)
+        B, P, S, D = series.shape
+        is_padding = torch.arange(S, device=embeddings.device) >= lengths[:, None].expand(B, P).reshape(-1, 1)
+        times = times[:, None].expand(B, P, S).flatten(0, 1).masked_fill(is_padding, 0)
+        exams = series.flatten(0, 1).masked_fill(
+            is_padding[..., None], 0
+        )  # NaN in padding would survive attention of 0
+        tokens = torch.cat([self.cls_token.expand(B * P, 1, D), exams], dim=1)
+        if self.change is not None:
+            tokens = tokens + self.change(exams, times, lengths.repeat_interleave(P))
+        times = torch.cat([times.new_zeros(B * P, 1), times], dim=1)
+        is_padding = torch.cat([is_padding.new_zeros(B * P, 1), is_padding], dim=1)
         return self.dropout(tokens + time_encoding(times, D).to(tokens.dtype)), is_padding
 
     def decide(self, tokens: Tensor) -> Tensor:
-        """The encoder's output (B, 1+S, D) → logits (B,), from CLS alone."""
+        """The encoder's output (N, 1+S, D) → logits of the hazards (N, K), from CLS alone."""
         pooled = torch.tanh(self.pooler(tokens[:, 0]))
-        logits: Tensor = self.head(self.head_norm(pooled)).squeeze(-1)
+        logits: Tensor = self.head(self.head_norm(pooled))
         return logits
 
     def forward(self, images: Tensor, times: Tensor, lengths: Tensor) -> Tensor:
-        """Images (B, S, C, X, Y, Z), times (B, S), lengths (B,) → logits (B,); only real exams are encoded."""
+        """Images (B, S, C, X, Y, Z), times (B, S), lengths (B,) → logits (B, K); only real exams are encoded."""
         is_exam = torch.arange(images.shape[1], device=images.device) < lengths[:, None]
         encoded = self.backbone(images[is_exam])
         embeddings = encoded.new_zeros(*is_exam.shape, encoded.shape[-1])

@@ -1,15 +1,16 @@
-"""From the last feature map to one vector."""
+"""From the last feature map to one vector, or to one per cell."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Pooling = Literal["mean", "generalised_mean", "attention"]
-POOLINGS: tuple[Pooling, ...] = ("mean", "generalised_mean", "attention")
+Pooling = Literal["mean", "generalised_mean", "attention", "cells"]
+POOLINGS: tuple[Pooling, ...] = ("mean", "generalised_mean", "attention", "cells")
 _START_EXPONENT = 3.0
 _LEAST = 1e-4  # a power's slope is not finite at 0
 
@@ -58,8 +59,20 @@ class AttentionPooling(nn.Module):
         return pooled
 
 
+class CellPooling(nn.Module):
+    """No pooling: every cell is kept, and read as a series of its own (see ``hccnet``)."""
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(N, D, x, y, z) → (N, x·y·z, D)."""
+        return feature_map.flatten(2).transpose(1, 2)
+
+
 def make_pooling(kind: Pooling, dim: int) -> nn.Module:
     """The pooling layer of a kind for D = ``dim`` features."""
-    if kind == "mean":
-        return MeanPooling()
-    return GeneralisedMeanPooling(dim) if kind == "generalised_mean" else AttentionPooling(dim)
+    made: dict[Pooling, Callable[[], nn.Module]] = {
+        "mean": MeanPooling,
+        "generalised_mean": lambda: GeneralisedMeanPooling(dim),
+        "attention": lambda: AttentionPooling(dim),
+        "cells": CellPooling,
+    }
+    return made[kind]()

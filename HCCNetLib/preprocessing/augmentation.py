@@ -6,7 +6,7 @@ and the intensities are drawn per exam, as the patient's position and the scanne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,21 +58,27 @@ class ExamChange:
         start: first voxel of the crop along each axis.
         scale: (C,) of the intensities.
         shift: (C,) of the intensities, SD.
+        dropped: channels that are left out.
     """
 
     start: tuple[int, int, int]
     scale: NDArray[np.float32]
     shift: NDArray[np.float32]
+    dropped: tuple[int, ...] = ()
 
     def crop(self, volume: NDArray[Any], edge: int) -> NDArray[np.float32]:
-        """(C, X, Y, Z) with its margin → (C, edge, edge, edge), single precision."""
+        """(C, X, Y, Z) with its margin → (C, edge, edge, edge), single precision; zeros where a channel is left out."""
         x, y, z = (slice(s, s + edge) for s in self.start)
-        return volume[:, x, y, z].astype(np.float32)
+        cropped = volume[:, x, y, z].astype(np.float32)
+        present = np.flatnonzero(cropped.any(axis=(1, 2, 3)))  # a channel that the exam lacks is 0 all over
+        if not set(present) <= set(self.dropped):  # the last one stays
+            cropped[list(self.dropped)] = 0
+        return cropped
 
-    def recolour(self, crop: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scales and shifts the intensities of (C, X, Y, Z)."""
-        changed = crop * self.scale[:, None, None, None]
-        changed += self.shift[:, None, None, None]
+    def recolour(self, crop: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Scales and shifts the intensities of (C, X, Y, Z) where a channel is present (C,)."""
+        changed = crop * np.where(present, self.scale, 1)[:, None, None, None]
+        changed += np.where(present, self.shift, 0)[:, None, None, None]
         return changed
 
 
@@ -90,6 +96,13 @@ def draw_change(rng: np.random.Generator, channels: int, jitter: int, scale: flo
     scales = rng.uniform(1 - scale, 1 + scale, channels).astype(np.float32)
     shifts = rng.uniform(-shift, shift, channels).astype(np.float32)
     return ExamChange((int(start[0]), int(start[1]), int(start[2])), scales, shifts)
+
+
+def drop_channels(rng: np.random.Generator, change: ExamChange, chance: float) -> ExamChange:
+    """Leaves out each channel with a chance, all but one at most; what is left out looks as a missing channel does."""
+    order = rng.permutation(len(change.scale))
+    dropped = order[1:][rng.random(len(order) - 1) < chance * len(order) / max(len(order) - 1, 1)]
+    return replace(change, dropped=tuple(sorted(dropped.tolist())))
 
 
 def unchanged(channels: int, jitter: int) -> ExamChange:

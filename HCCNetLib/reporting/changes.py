@@ -49,12 +49,16 @@ def _told(result: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> str:
     """The latest pair as a sentence, unless it would present something meaningless as a finding."""
     if has_no_meaning(result):
         return f'<p class="no-meaning">{_NO_MEANING}</p>'
-    return f"<p>{_sentence(pairs[-1], bool(result['bundle']['calibrated']))}</p>" if pairs else ""
+    return f"<p>{_sentence(pairs[-1], result)}</p>" if pairs else ""
 
 
-def _sentence(change: Mapping[str, Any], calibrated: bool) -> str:
+def _sentence(change: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     before, after = change["risk_from"], change["risk_to"]
-    what = "The estimated risk" if calibrated else "The networks' mean output, not calibrated,"
+    what = (
+        f"The estimated risk within {float(result['horizon_months']):g} months"
+        if result["bundle"]["calibrated"]
+        else "The networks' mean output, not calibrated,"
+    )
     start, end = text(change["from"]), text(change["to"])
     if percent(before) == percent(after):
         moved = f"stayed at {percent(after)} from {start} to {end}"

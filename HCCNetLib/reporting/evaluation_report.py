@@ -26,11 +26,10 @@ from HCCNetLib.reporting.tripod import tripod_rows
 _STYLE = """
 .panels { display: grid; grid-template-columns: 1fr 1fr; gap: 14px 34px } .panels figure { margin: 0; min-width: 0 }
 .panels h3 { margin: 4px 0 } .whisker { stroke: var(--blue); stroke-width: 1.6; fill: none }
-.band { fill: var(--blue); fill-opacity: .13 } .ceiling { fill: #fff; stroke: var(--orange); stroke-width: 1.6 }
+.ceiling { fill: #fff; stroke: var(--orange); stroke-width: 1.6 }
 rect.both { fill: #6c8fb3 } rect.positive { fill: var(--orange) } rect.negative { fill: var(--blue) }
 td small, td b, .range { white-space: nowrap } td small { color: var(--soft) }
 .wide th[scope=row] { min-width: 13ch } .sets th, .sets td { padding-right: 8px }
-.halo { paint-order: stroke; stroke: #fff; stroke-width: 4px; stroke-linejoin: round }
 .provenance th { padding-right: 20px } tr.kind th { padding-top: 12px; font-weight: 600 } .whisker-row { display: block }
 @media screen and (max-width: 760px) { .panels { grid-template-columns: 1fr } }
 @media print { .panels { gap: 8px 20px } .chart { font-size: 14px } section { break-inside: auto } }

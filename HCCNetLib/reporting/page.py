@@ -37,6 +37,11 @@ svg { display: block } .chart { width: 100%; font-size: 13px; fill: var(--ink) }
 .now { stroke: var(--ink); stroke-dasharray: 5 4; fill: none }
 .line { stroke: var(--blue); stroke-width: 2; fill: none }
 .point { fill: var(--blue) } .without { fill: none; stroke: var(--orange); stroke-width: 2 }
+.band { fill: var(--blue); fill-opacity: .13 } .main { font-weight: 700 }
+.halo { paint-order: stroke; stroke: #fff; stroke-width: 4px; stroke-linejoin: round }
+.horizons { display: flex; flex-wrap: wrap; gap: 8px 34px; align-items: center }
+.horizons > * { flex: 1 1 400px } .horizons figure { flex-basis: 520px; max-width: 640px }
+.horizons th[scope=row], .keys span { white-space: nowrap }
 .dot { fill: var(--blue); fill-opacity: .75; stroke: #fff } .attention { fill: #6c8fb3 }
 .key { display: inline-block; width: 30px; height: 14px; vertical-align: -2px }
 .slices { display: grid; gap: 10px; align-items: start } .slices > div { min-width: 0 }

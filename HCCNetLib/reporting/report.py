@@ -11,6 +11,7 @@ from typing import Any
 from HCCNetLib.reporting.belief import belief
 from HCCNetLib.reporting.changes import changes
 from HCCNetLib.reporting.elements import has_no_meaning, rows, text, warning_list, wide_table
+from HCCNetLib.reporting.horizons import horizons
 from HCCNetLib.reporting.numbers import decimals, percent, whole_percent
 from HCCNetLib.reporting.page import SCRIPT, STYLE
 from HCCNetLib.reporting.pictures import pictures_section
@@ -130,7 +131,7 @@ def _result(result: Mapping[str, Any]) -> str:
             f'<span class="of">{kind} {of}<br>{of_members}</span></div>'
         )
     strip = dot_strip(result["members"], None if has_no_meaning(result) else result["risk"])
-    return f"<section><h2>Result</h2>{head}<figure>{strip}</figure>{table}</section>"
+    return f"<section><h2>Result</h2>{head}<figure>{strip}</figure>{table}{horizons(result)}</section>"
 
 
 def _risk_rows(result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -167,7 +168,8 @@ def _over_time(result: Mapping[str, Any]) -> str:
     )
     return (
         f"<section><h2>Exams over time</h2>{reserve}<figure>{timeline(result)}"
-        f'<figcaption class="keys">{key}</figcaption></figure></section>'
+        f'<figcaption class="keys">{key}<br>Horizon: {float(result["horizon_months"]):g} months.</figcaption>'
+        "</figure></section>"
     )
 
 

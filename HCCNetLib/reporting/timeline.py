@@ -26,7 +26,7 @@ _HEIGHT = 388.0
 
 def dot_strip(members: Sequence[float], ensemble: float | None) -> str:
     """SVG of one dot per member on a scale of risk, and a line at the ensemble's risk unless it is None."""
-    top = _scale_top([*members, ensemble or 0.0])
+    top = scale_top([*members, ensemble or 0.0])
     radius = 6.0
     stacked = _stacked([_LEFT + (_RIGHT - _LEFT) * risk / top for risk in members], 2 * radius)
     base = max(62.0, 18 + 2 * radius * (1 + max(level for _, level in stacked)))  # the label stays above the dots
@@ -134,18 +134,12 @@ def _risks(
 ) -> str:
     """The upper panel: risk as of each exam as a line, risk without each exam as diamonds, today's risk dashed."""
     without = {exam["date"]: exam["risk_without"] for exam in exams if exam["risk_without"] is not None}
-    top = _scale_top([result["risk"], *as_of.values(), *without.values()])
+    top = scale_top([result["risk"], *as_of.values(), *without.values()])
 
     def at(date: str, risk: float) -> tuple[float, float]:
         return axis.x(datetime.date.fromisoformat(date)), _RISK_BASE - (_RISK_BASE - _RISK_TOP) * risk / top
 
-    parts = []
-    for n in range(5):
-        y = _RISK_BASE - (_RISK_BASE - _RISK_TOP) * n / 4
-        parts.append(
-            f'<path class="{"grid" if n else "axis"}" d="M{_LEFT:g} {y:.1f}H{_RIGHT:g}"/>'
-            f'<text class="tick" x="{_LEFT - 8:g}" y="{y + 4:.1f}" text-anchor="end">{100 * top * n / 4:g}%</text>'
-        )
+    parts = [risk_lines(top, _LEFT, _RIGHT, _RISK_TOP, _RISK_BASE)]
     now = at(result["landmark"], result["risk"])[1]
     points = [at(date, as_of[date]) for date in sorted(as_of)]
     line = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
@@ -155,6 +149,18 @@ def _risks(
     for x, y in (at(date, risk) for date, risk in without.items()):
         parts.append(f'<path class="without" d="M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7 -7z"/>')
     parts.append(_row_name(("Risk",), (_RISK_TOP + _RISK_BASE) / 2, _LEFT - 62))
+    return "".join(parts)
+
+
+def risk_lines(top: float, left: float, right: float, upper: float, base: float) -> str:
+    """The grid of a panel from 0 at ``base`` to the risk ``top`` at ``upper``, labelled on the left."""
+    parts = []
+    for n in range(5):
+        y = base - (base - upper) * n / 4
+        parts.append(
+            f'<path class="{"grid" if n else "axis"}" d="M{left:g} {y:.1f}H{right:g}"/>'
+            f'<text class="tick" x="{left - 8:g}" y="{y + 4:.1f}" text-anchor="end">{100 * top * n / 4:g}%</text>'
+        )
     return "".join(parts)
 
 
@@ -209,7 +215,7 @@ def _row_name(lines: Sequence[str], middle: float, x: float = _LEFT - 16) -> str
     return "".join(f'<text class="row" x="{x:g}" y="{first + 15 * n:g}">{line}</text>' for n, line in enumerate(lines))
 
 
-def _scale_top(risks: Sequence[float]) -> float:
+def scale_top(risks: Sequence[float]) -> float:
     """A round number at or above all risks."""
     return next((top for top in _SCALES if top >= max(risks)), 1.0)
 

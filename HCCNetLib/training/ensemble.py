@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,22 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 from torch import Tensor
 
 from HCCNetLib.bundles import Bundle, BundleDescription, Calibration, write_bundle
 from HCCNetLib.bundles.bundle import PLACEHOLDER_MEMBER
-from HCCNetLib.evaluation.calibration import fit_recalibration, recalibrate
+from HCCNetLib.evaluation.calibration import CLIP, fit_recalibration
 from HCCNetLib.evaluation.discrimination import auroc
+from HCCNetLib.evaluation.follow_up import Censoring, FollowUp, cumulative_incidence, weights_at
+from HCCNetLib.evaluation.horizons import judge
+from HCCNetLib.evaluation.landmark_sets import by_number
+from HCCNetLib.evaluation.risks import Risks
 from HCCNetLib.evaluation.thresholds import choose_thresholds
 from HCCNetLib.inference import choose_device, software_versions
 from HCCNetLib.inference.cache import PreparedCache
+from HCCNetLib.inference.predictor import calibrate
 from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.card import model_card
@@ -43,13 +50,13 @@ from HCCNetLib.training.examples import (
     read_cohort,
     training_cache,
 )
-from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, predict
+from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, at_main_horizon, predict, trained_intervals
 from HCCNetLib.training.loop import CHECKPOINT_FILE, Loop, LoopSettings, loop_settings, parameter_groups, precision_of
 from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.splits import Splits, find_splits
 from HCCNetLib.training.start import scale_weights, seeded
 from HCCNetLib.training.starting_point import Origin, StartingPoint, find_starting_point, summarise
-from HCCNetLib.training.visits import VisitPlan
+from HCCNetLib.training.visits import VisitPlan, judged_landmarks, trained_landmarks
 
 CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE, DEVELOPMENT_FILE = (
     "config.yaml",
@@ -61,8 +68,8 @@ LEFT_OUT_FILE, START_FILE = "left_out.json", "start.json"
 FIRST_PHASE = "exams"
 # What a bundle that is kept must say as this run would.
 _SAID = {
-    *("name", "demonstration", "channels", "history", "model", "preprocessing", "time", "horizon_months"),
-    *("calibration", "operating_thresholds"),
+    *("name", "demonstration", "channels", "missing_channels", "history", "model", "preprocessing", "time"),
+    *("horizon_months", "horizons_months", "calibration", "average_risk", "operating_thresholds"),
 }
 
 # Settings that name places on the machine, which are nobody else's business.
@@ -109,6 +116,7 @@ class Run:
         by_name = {e.patient_id: e for e in self.examples.all}
         fold = self.fold(member)
         training = [by_name[name] for name in sorted(self.splits.training(fold))]
+        training = [example for example in training if trained_landmarks(example, self.config)]
         return training, [by_name[name] for name in self.splits.folds[fold]]
 
     def start_summary(self) -> list[str]:
@@ -139,7 +147,13 @@ def read_data(config: FinetuneConfig, progress: Progress) -> Run:
         raise Refusal("cannot_write", f"{folder} can't be written: {error.strerror}. Choose another --out.") from error
     labels = {e.patient_id: e.label for e in examples.all}
     splits = find_splits(folder, labels, (config.folds, config.test_fraction), config.seed)
-    return Run(config, examples, splits, cache, Path(config.cohort).resolve().name)
+    run = Run(config, examples, splits, cache, Path(config.cohort).resolve().name)
+    development = [e for e in examples.all if e.patient_id in splits.development]
+    judged = [e for member in range(config.members) for e in run.parts(member)[1]]
+    trained_intervals(development, config).require_events(
+        np.concatenate([e.follow_up(judged_landmarks(e, config)).months for e in judged]), config.horizons_months
+    )
+    return run
 
 
 def open_run(config: FinetuneConfig, progress: Progress, is_first: bool = True) -> Run:
@@ -178,21 +192,22 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
     if workers.is_first:
         write_json(folder / START_FILE, [origin.to_dict() for origin in origins])
     if config.exam_steps:
-        model.load_state_dict(_first_phase(run, member, workers, progress))
+        model.load_state_dict({**model.state_dict(), **_first_phase(run, member, workers, progress)})
     task = FinetuneTask(config, VisitPlan(config, member, training), held_out, run.cache, model)
     loop = Loop(task, _groups(model, config), _settings(run, member, config.steps, config.learning_rate), workers)
     weights = loop.run(progress)
     if workers.is_first:
         model.load_state_dict(weights)
-        probability = predict(model, held_out, task)
+        risks = predict(model, held_out, task)
         kept = {k.removeprefix("network."): v.contiguous() for k, v in weights.items() if k.startswith("network.")}
         write_whole(folder / WEIGHTS_FILE, safetensors.torch.save(kept))
-        write_json(folder / HELD_OUT_FILE, _held_out_content(run, member, held_out, probability.tolist()))
+        write_json(folder / HELD_OUT_FILE, _held_out_content(run, member, held_out, risks))
     workers.wait()
 
 
 def _first_phase(run: Run, member: int, workers: Workers, progress: Progress) -> dict[str, Tensor]:
-    """The whole model's weights after the first phase: from its file, from another run's, or trained now."""
+    """The weights that the first phase trains: from its file, from another run's, or trained now."""
+    run = _without_loss(run)
     config, folder = run.config, run.member_folder(member) / FIRST_PHASE
     path, identity = folder / WEIGHTS_FILE, _identity(run, member, first_phase=True)
     if config.exams_from:
@@ -210,12 +225,20 @@ def _first_phase(run: Run, member: int, workers: Workers, progress: Progress) ->
         average=0.0,
     )
     loop = Loop(task, parameter_groups(trained, lambda _: 1.0), settings, workers)
-    weights = loop.run(lambda _, done, total: progress("first phase", done, total))
+    weights = {
+        name: weight.contiguous()
+        for name, weight in loop.run(lambda _, done, total: progress("first phase", done, total)).items()
+        if _is_of_first_phase(name)
+    }
     if workers.is_first:
-        plain = {name: weight.contiguous() for name, weight in weights.items()}
-        write_whole(path, safetensors.torch.save(plain, {"identity": identity}))
+        write_whole(path, safetensors.torch.save(weights, {"identity": identity}))
     workers.wait()
     return weights
+
+
+def _without_loss(run: Run) -> Run:
+    """The run of the first phase, which does not choose patients and exams by what the second phase's loss can use."""
+    return replace(run, config=replace(run.config, loss="plain"))
 
 
 def _is_of_first_phase(name: str) -> bool:
@@ -247,8 +270,15 @@ def first_model(config: FinetuneConfig, member: int) -> FinetuneModel:
 
 
 def _start(run: Run, member: int) -> tuple[FinetuneModel, list[Origin]]:
-    """A member's network with what it takes over, and where each tensor came from."""
+    """A member's network with what it takes over, and where each tensor came from.
+
+    With scaled weights the head's biases begin at the observed hazards (Lin et al., arXiv 1708.02002, for a rare class).
+    """
     model = first_model(run.config, member)
+    if run.config.start == "scaled" and run.config.loss == "plain":
+        places = model.network.backbone.places(run.config.preparation.crop_voxels)
+        hazards = trained_intervals(run.parts(member)[0], run.config).hazards / places
+        model.network.head.bias.data = torch.from_numpy(logit(np.clip(hazards, 1e-4, 1 - 1e-4))).float()
     return model, run.start.apply(model.network)
 
 
@@ -277,17 +307,20 @@ def _identity(run: Run, member: int, first_phase: bool = False) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _held_out_content(run: Run, member: int, held_out: list[Example], probability: list[float]) -> dict[str, Any]:
+def _held_out_content(
+    run: Run, member: int, held_out: list[Example], risks: list[NDArray[np.float64]]
+) -> dict[str, Any]:
+    at_main, labels = at_main_horizon(held_out, risks, run.config)
+    has_both = labels.any() and not labels.all()
     return {
         "member": member,
         "seed": run.config.seed,
         "fold": run.fold(member),
         "identity": _identity(run, member),
         "held_out": _held_out_digest(run, member),
-        "auroc": auroc(np.array([e.label for e in held_out]), np.array(probability)),
+        "auroc": auroc(labels, at_main) if has_both else None,
         "patients": [
-            {"patient_id": e.patient_id, "label": e.label, "probability": p}
-            for e, p in zip(held_out, probability, strict=True)
+            {"patient_id": e.patient_id, "risks": rows.tolist()} for e, rows in zip(held_out, risks, strict=True)
         ],
     }
 
@@ -376,80 +409,153 @@ def _read_weights(run: Run, member: int) -> dict[str, Tensor]:
 
 
 def _development(run: Run) -> dict[str, Any]:
-    """What is fitted after training: each patient's probability is the mean of the members that did not see them."""
-    probabilities: dict[str, list[float]] = defaultdict(list)
-    labels: dict[str, bool] = {}
-    for member in range(run.config.members):
-        for row in _read_held_out(run, member)["patients"]:
-            probabilities[row["patient_id"]].append(row["probability"])
-            labels[row["patient_id"]] = row["label"]
-    names = sorted(probabilities)
-    members = np.array([probabilities[name] for name in names])
-    mean, truth = members.mean(axis=1), np.array([labels[name] for name in names])
-    calibration, problem = _calibrate(mean, truth)
-    risks = mean if calibration is None else recalibrate(mean, calibration["slope"], calibration["intercept"])
+    """What is fitted after training, on each patient's landmarks by the mean of the members that did not see the patient."""
+    follow_up, members, names = _out_of_fold(run)
+    horizons, main = run.config.horizons_months, run.config.main
+    mean = members.mean(axis=1)
+    weights, labels = at_horizons(follow_up, horizons)
+    fitted, problem = _calibrate(mean, labels, weights, horizons)
+    risks = calibrate(mean, fitted)
+    known = weights[main] > 0
+    carried = [
+        carry_over(one, members[:, :, k], labels[k], weights[k], run.config.members) for k, one in enumerate(fitted)
+    ]
+    development = [e for e in run.examples.all if e.patient_id in run.splits.development]
+    everyone = FollowUp.joined([e.follow_up(patient=n) for n, e in enumerate(development)])
     return {
-        "patients": len(names),
-        "positive": int(truth.sum()),
+        "patients": len(set(names)),
+        "landmarks": len(follow_up),
+        "positive": int(labels[main][known].sum()),
         "members_per_patient": members.shape[1],
-        "auroc": auroc(truth, mean),
-        "calibration_of_held_out": calibration,
-        "calibration": None if calibration is None else carry_over(calibration, members, truth, run.config.members),
+        "auroc": auroc(labels[main][known], mean[known, main]),
+        "average_risk": cumulative_incidence(everyone, np.array(horizons), np.ones((1, len(everyone))))[0].tolist(),
+        "calibration_of_held_out": [vars(one) for one in fitted],
+        "calibration": [vars(one) for one in carried],
         "calibration_problem": problem,
-        "thresholds": choose_thresholds(risks, truth),
+        "by_landmark_number": _by_number(follow_up, risks, horizons),
+        "thresholds": choose_thresholds(risks[known, main], labels[main][known], weights[main][known]),
         "predictions": [
-            {"patient_id": name, "label": bool(label), "probability": float(p), "risk": float(r)}
-            for name, label, p, r in zip(names, truth, mean, risks, strict=True)
+            {"patient_id": name, "number": int(number), "raw": raw, "risk": risk}
+            for name, number, raw, risk in zip(names, follow_up.numbers, mean.tolist(), risks.tolist(), strict=True)
         ],
     }
 
 
+def _out_of_fold(run: Run) -> tuple[FollowUp, NDArray[np.float64], list[str]]:
+    """All judged landmarks: follow-up, raw risks (N, members that did not see the patient, K), and patient ids."""
+    risks: dict[str, list[list[list[float]]]] = defaultdict(list)
+    for member in range(run.config.members):
+        for row in _read_held_out(run, member)["patients"]:
+            risks[row["patient_id"]].append(row["risks"])
+    by_name, names = {e.patient_id: e for e in run.examples.all}, sorted(risks)
+    parts, rows = [], []
+    for n, name in enumerate(names):
+        landmarks = judged_landmarks(by_name[name], run.config)
+        parts.append(by_name[name].follow_up(landmarks, patient=n))
+        rows += [name] * len(landmarks)
+    members = np.concatenate([np.array(risks[name]).swapaxes(0, 1) for name in names])
+    return FollowUp.joined(parts), members, rows
+
+
+def at_horizons(follow_up: FollowUp, horizons: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """IPCW weights, 0 where the outcome is not known, and labels of N landmarks at K horizons: (K, N) each."""
+    once = np.ones((1, len(follow_up)))
+    censoring = Censoring(follow_up, once)
+    weights = [weights_at(follow_up, horizon, once, censoring)[0] for horizon in horizons]
+    for horizon, found in zip(horizons, weights, strict=True):
+        if np.isnan(found).any():
+            message = (
+                f"No exam on which the calibration rests is followed for {horizon:g} months. Leave {horizon:g} out of "
+                f"horizons_months."
+            )
+            raise Refusal("beyond_follow_up", message)
+    return np.stack(weights), np.stack([follow_up.cases(horizon) for horizon in horizons])
+
+
 def _calibrate(
-    probability: NDArray[np.float64], labels: NDArray[np.bool_]
-) -> tuple[dict[str, float] | None, str | None]:
-    """Slope and intercept, or why there are none; such a bundle says in every output that it is not calibrated."""
-    try:
-        slope, intercept = fit_recalibration(probability, labels)
-    except Refusal as refusal:
-        return None, refusal.message
-    return {"slope": slope, "intercept": intercept}, None
+    risks: NDArray[np.float64],
+    labels: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    horizons: Sequence[float],
+) -> tuple[list[Calibration], str | None]:
+    """A calibration per horizon; or none, and why: such a bundle says in every output that it is not calibrated.
+
+    Args:
+        risks: (N, K).
+        labels: (K, N).
+        weights: (K, N).
+        horizons: (K,) months.
+    """
+    fitted = []
+    for k, horizon in enumerate(horizons):
+        known = weights[k] > 0
+        try:
+            fitted.append(Calibration(*fit_recalibration(risks[known, k], labels[k][known], weights[k][known])))
+        except Refusal as refusal:
+            return [], f"At {horizon:g} months: {refusal.message}"
+    return fitted, None
 
 
 def carry_over(
-    calibration: dict[str, float], members: NDArray[np.float64], labels: NDArray[np.bool_], count: int
-) -> dict[str, float]:
+    calibration: Calibration,
+    members: NDArray[np.float64],
+    labels: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    count: int,
+) -> Calibration:
     """The calibration of ``count`` members' mean, from that of the few that have not seen a patient.
 
     The members' disagreement acts as an error of measurement, which dilutes the slope (regression dilution, Frost and
     Thompson, doi 10.1111/1467-985X.00164): 1 / slope is linear in 1 / members. It is known for one member and for all
-    that have not seen a patient; the output that means a risk of one half stays where it is.
+    that have not seen a patient. The intercept follows from the observed risk, which the mean risk keeps.
 
     Args:
         calibration: of the mean of the members that have not seen a patient.
-        members: (patients, members that have not seen them).
-        labels: (patients,).
+        members: (N, members that have not seen the patient) raw risks of landmarks, at one horizon.
+        labels: (N,).
+        weights: (N,) as in ``at_horizons``.
         count: of the ensemble.
     """
-    seen = members.shape[1]
+    seen, known = members.shape[1], weights > 0
     if seen in (1, count):
         return calibration
-    single = [_calibrate(members[:, i], labels)[0] for i in range(seen)]
-    slopes = [one["slope"] for one in single if one is not None]
-    if len(slopes) < seen:
+    try:
+        slopes = [fit_recalibration(one[known], labels[known], weights[known])[0] for one in members.T]
+    except Refusal:
         return calibration
-    of_one, of_seen = 1 / float(np.mean(slopes)), 1 / calibration["slope"]
+    of_one, of_seen = 1 / float(np.mean(slopes)), 1 / calibration.slope
     diluted = of_seen + (of_seen - of_one) * (1 / seen - 1 / count) / (1 - 1 / seen)
     if not 0 < diluted <= of_seen:  # no dilution to be seen
         return calibration
     slope = 1 / diluted
-    return {"slope": slope, "intercept": calibration["intercept"] * slope / calibration["slope"]}
+    outputs, counted = logit(np.clip(members.mean(axis=1)[known], CLIP, 1 - CLIP)), weights[known]
+    observed = np.average(labels[known], weights=counted)
+    reach = slope * np.abs(outputs).max() + 40
+    intercept = brentq(lambda b: np.average(expit(slope * outputs + b), weights=counted) - observed, -reach, reach)
+    return Calibration(slope, float(intercept))
+
+
+def _by_number(
+    follow_up: FollowUp, risks: NDArray[np.float64], horizons: Sequence[float]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """How the calibrated risks do at first, second, third and later landmarks: number → months → figures."""
+    by_horizon = Risks(dict(zip(horizons, risks.T, strict=True)))
+    wanted = ("observed", "mean_risk", "calibration_intercept", "calibration_slope")
+    found = {}
+    for name, rows in by_number(follow_up.numbers).items():
+        if rows.any():
+            at = judge(follow_up, by_horizon, horizons, rows)["horizons"]
+            found[name] = {months: {key: figures[key] for key in wanted} for months, figures in at.items()}
+    return found
 
 
 def _describe(run: Run, development: Mapping[str, Any]) -> BundleDescription:
     config, calibration = run.config, development["calibration"]
+    carried = development["calibration"] != development["calibration_of_held_out"]
     fitted = (
-        f"{development['patients']} development patients ({development['positive']} positive), each predicted by the "
-        f"{development['members_per_patient']} member(s) that had not seen them, and carried over to the mean of all members"
+        f"{development['landmarks']} exams of {development['patients']} development patients, each predicted by the "
+        f"{development['members_per_patient']} member(s) that had not seen the patient"
+        f"{', and carried over to the mean of all members' * carried}"
     )
     return BundleDescription(
         name=config.name,
@@ -462,10 +568,13 @@ def _describe(run: Run, development: Mapping[str, Any]) -> BundleDescription:
         preprocessing=config.preparation,
         time_unit=config.time,
         horizon_months=config.horizon_months,
+        horizons=config.horizons_months,
+        missing_channels=config.missing_channels,
         members=(PLACEHOLDER_MEMBER,),
         model_card_sha256="0" * 64,
         history=config.history,
-        calibration=None if calibration is None else Calibration(**calibration, fitted_on=fitted),
+        calibration=tuple(Calibration(one["slope"], one["intercept"], fitted) for one in calibration),
+        average_risk=tuple(development["average_risk"]),
         operating_thresholds=tuple(development["thresholds"]),
         training_data=_training_data(run, development),
     )
@@ -487,8 +596,7 @@ def _intended_use(run: Run) -> str:
 def _training_data(run: Run, development: Mapping[str, Any]) -> dict[str, Any]:
     """What the bundle says of its training: development patients only, those set aside apart."""
     config = run.config
-    names = {name for fold in run.splits.folds for name in fold}
-    examples = [e for e in run.examples.all if e.patient_id in names]
+    examples = [e for e in run.examples.all if e.patient_id in run.splits.development]
     target = None
     if config.target_weight > 0:
         target = {
@@ -496,7 +604,7 @@ def _training_data(run: Run, development: Mapping[str, Any]) -> dict[str, Any]:
             "weight": config.target_weight,
             "stages": config.target_stages,
             "exams_with_a_value": sum(t is not None for e in examples for t in e.targets),
-            "note": "training was told this about its exams beside the labels; prediction does not need it",
+            "note": "training used this beside the outcomes; prediction does not need it",
         }
     kind = "generated patients (phantom)" if run.examples.phantom else "patients"
     seed = f", seed {config.phantom_seed}" if config.phantom_patients else ""
@@ -508,6 +616,7 @@ def _training_data(run: Run, development: Mapping[str, Any]) -> dict[str, Any]:
         "exam_level_target": target,
         "pretraining": run.start.describe(),
         "out_of_fold_auroc": round(development["auroc"], 4),
+        "by_landmark_number": development["by_landmark_number"],
         "calibration_problem": development["calibration_problem"],
         "settings": {k: v for k, v in asdict(config).items() if k not in _PLACES},
         "software": software_versions(),

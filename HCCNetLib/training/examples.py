@@ -1,4 +1,4 @@
-"""A cohort as training sees it: labelled landmarks, times, exam-level targets, and the exams' keys in the cache."""
+"""A cohort as training sees it: landmarks, follow-up, times, exam-level targets, and the exams' keys in the cache."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from HCCNetLib.evaluation.follow_up import CENSORED, COMPETING, DIAGNOSED, FollowUp, follow_up_of
 from HCCNetLib.evaluation.landmarks import find_landmarks
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.readers import ReadingOptions, read_channel_table, read_input
 from HCCNetLib.readers.rows import read_rows
-from HCCNetLib.records import Cohort, Exam, Patient, Refusal, months_between
+from HCCNetLib.records import Cohort, Exam, Outcome, Patient, Refusal, months_between
+from HCCNetLib.training.intervals import Intervals
 from HCCNetLib.training.settings import BackboneConfig, FinetuneConfig, PretrainConfig, StageConfig
 
 Progress = Callable[[str, int, int], None]
-# A patient's number, the exams that are used, and their labels.
-Draft = tuple[int, Patient, tuple[bool | None, ...]]
+# A patient's number, the exams that are used, their labels, and what became of the patient.
+Draft = tuple[int, Patient, tuple[bool | None, ...], Outcome | None]
 
 
 @dataclass(frozen=True)
 class Example:
-    """One patient with at least one labelled landmark.
+    """One patient with at least one exam before an event.
 
     Args:
         patient_id: the patient.
         number: of the patient among all, by which random draws are keyed.
-        exams: keys of the prepared exams, oldest first; none after the latest labelled landmark.
+        exams: keys of the prepared exams, oldest first; none on or after an event.
         exam_ids: their names.
         months: of each exam before the latest one.
-        labels: of each exam as landmark, None where nobody knows.
+        labels: of each exam as landmark at the main horizon, None where it is not known.
         targets: exam-level target, None where there is none.
+        followed: months from the latest exam to the end of follow-up; NaN for a stage without outcomes.
+        status: how the follow-up ended, as in ``evaluation.follow_up``.
     """
 
     patient_id: str
@@ -44,16 +50,30 @@ class Example:
     labels: tuple[bool | None, ...]
     targets: tuple[float | None, ...]
     exam_ids: tuple[str, ...] = ()
+    followed: float = math.nan
+    status: int = CENSORED
 
     @property
     def labelled(self) -> tuple[int, ...]:
-        """Indices of the labelled landmarks, oldest first; the last exam is the latest of them."""
+        """Indices of the labelled landmarks, oldest first."""
         return tuple(i for i, label in enumerate(self.labels) if label is not None)
 
     @property
     def label(self) -> bool:
-        """Of the latest labelled landmark, which is evaluated."""
-        return bool(self.labels[-1])
+        """Of the latest labelled landmark, by which patients are dealt into folds; False where there is none."""
+        return bool(self.labels[self.labelled[-1]]) if self.labelled else False
+
+    def intervals(self, config: FinetuneConfig) -> Intervals:
+        """The outcome of each exam as landmark in the intervals that end at the horizons."""
+        follow_up = self.follow_up()
+        return Intervals.of(follow_up.months, follow_up.status, config.horizons_months, whole=config.loss != "plain")
+
+    def follow_up(self, landmarks: Sequence[int] | None = None, patient: int = 0) -> FollowUp:
+        """What became of the patient after the given exams, or all of them."""
+        chosen = np.arange(len(self.exams)) if landmarks is None else np.array(landmarks, dtype=np.int64)
+        months = self.followed + np.array(self.months)[chosen]
+        same = np.ones_like(chosen)
+        return FollowUp(patient * same, chosen + 1, months, self.status * same)
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,7 @@ class Examples:
     Args:
         all: in the order of their ids.
         left_out: patient id → why.
-        counts: exams dropped, landmarks without label.
+        counts: exams dropped, exams with a short follow-up.
         phantom: whether the patients are generated.
     """
 
@@ -80,7 +100,7 @@ class Examples:
         """A digest of what these patients' examples hold: images, times, labels and, where they decide, targets."""
         wanted = set(members)
         chosen = [
-            [e.exams, e.months, e.labels, e.targets if with_targets else (), e.number]
+            [e.exams, e.months, e.targets if with_targets else (), e.number, e.followed, e.status]
             for e in self.all
             if e.patient_id in wanted
         ]
@@ -94,11 +114,11 @@ def gather_examples(
     targets: Mapping[tuple[str, str], float],
     progress: Progress,
 ) -> Examples:
-    """Labels a cohort's exams and prepares them into the cache.
+    """A cohort's exams with what became of their patients, prepared into the cache.
 
     Args:
         cohort: with outcomes.
-        config: horizon, processes.
+        config: horizons, landmarks, processes.
         cache: filled here.
         targets: (patient id, exam id) → exam-level target; may be empty.
         progress: called with stage, done and total.
@@ -111,7 +131,7 @@ def gather_examples(
     counts: Counter[str] = Counter()
     drafts = []
     for number, patient in enumerate(sorted(cohort.patients, key=lambda p: p.patient_id)):
-        draft = _draft(number, patient, cohort, config.horizon_months, left_out, counts)
+        draft = _draft(number, patient, cohort, config, left_out, counts)
         if draft is not None:
             drafts.append(draft)
     return _examples(drafts, left_out, counts, (config, cache, targets), progress)
@@ -154,7 +174,7 @@ def gather_exams(
         kept = tuple(exam for exam in patient.exams if event is None or exam.date < event)
         counts["exams on or after the diagnosis"] += len(patient.exams) - len(kept)
         if kept:
-            drafts.append((number, replace(patient, exams=kept), (None,) * len(kept)))
+            drafts.append((number, replace(patient, exams=kept), (None,) * len(kept), None))
         else:
             left_out[patient.patient_id] = "no exam before the diagnosis"
     return _examples(drafts, left_out, counts, (config, cache, targets), progress)
@@ -172,16 +192,16 @@ def _examples(
 ) -> Examples:
     """Prepares the drafts' exams; who has one that can't be prepared is left out."""
     config, cache, targets = tools
-    keys = iter(_prepare(cache, [exam for _, patient, _ in drafts for exam in patient.exams], config, progress))
+    keys = iter(_prepare(cache, [exam for _, patient, *_ in drafts for exam in patient.exams], config, progress))
     examples = []
-    for number, patient, labels in drafts:
+    for number, patient, labels, outcome in drafts:
         own = [next(keys) for _ in patient.exams]
         refusal = next((key for key in own if isinstance(key, Refusal)), None)
         if refusal is not None:
             left_out[patient.patient_id] = f"can't be used: {refusal.message}"
             continue
-        examples.append(_example(number, patient, labels, [str(key) for key in own], targets))
-    result = Examples(tuple(examples), left_out, dict(counts), _is_phantom([patient for _, patient, _ in drafts]))
+        examples.append(_example(number, patient, labels, outcome, [str(key) for key in own], targets))
+    result = Examples(tuple(examples), left_out, dict(counts), _is_phantom([patient for _, patient, *_ in drafts]))
     if not examples:
         reasons = "; ".join(f"{reason} ({n})" for reason, n in result.reasons().items()) or "there is no patient"
         first = next((text.split(": ", 1)[1] for text in left_out.values() if ": " in text), "")
@@ -195,7 +215,8 @@ def count_examples(examples: Sequence[Example]) -> dict[str, int]:
     return {
         "patients": len(examples),
         "exams": sum(len(e.exams) for e in examples),
-        "positive patients": sum(e.label for e in examples),
+        "diagnosed patients": sum(e.status == DIAGNOSED for e in examples),
+        "patients with a competing event": sum(e.status == COMPETING for e in examples),
         "positive landmarks": sum(e.labels.count(True) for e in examples),
         "negative landmarks": sum(e.labels.count(False) for e in examples),
     }
@@ -224,28 +245,33 @@ def _require_outcomes(cohort: Cohort) -> None:
 
 
 def _draft(
-    number: int, patient: Patient, cohort: Cohort, horizon: float, left_out: dict[str, str], counts: Counter[str]
+    number: int,
+    patient: Patient,
+    cohort: Cohort,
+    config: FinetuneConfig,
+    left_out: dict[str, str],
+    counts: Counter[str],
 ) -> Draft | None:
-    """A patient's exams up to the latest labelled landmark and their labels; None, and counted, where there is none."""
+    """A patient's exams before an event and their labels; None, and counted, where there is none."""
     outcome = cohort.outcomes.get(patient.patient_id)
     if outcome is None:
         left_out[patient.patient_id] = "no outcome"
         return None
     try:
-        landmarks = find_landmarks(patient, outcome, horizon)
+        landmarks = find_landmarks(patient, outcome, config.horizon_months)
     except Refusal as refusal:
         left_out[patient.patient_id] = f"can't be used: {refusal.message}"
         return None
     counts["exams on or after the diagnosis"] += landmarks.dropped
-    counts["landmarks without label"] += landmarks.unlabelled
     if landmarks.patient is None:
         left_out[patient.patient_id] = "no exam before the diagnosis"
         return None
-    if not landmarks.labelled:
-        left_out[patient.patient_id] = "not followed for the horizon"
+    follow_up = follow_up_of([([exam.date for exam in landmarks.patient.exams], outcome)])
+    counts["exams censored before the first horizon"] += int((~follow_up.known(config.horizons_months[0])).sum())
+    if config.landmarks == "latest" and not landmarks.labelled:
+        left_out[patient.patient_id] = "not followed for the main horizon"
         return None
-    end = landmarks.labelled[-1]
-    return number, landmarks.patient.until(landmarks.patient.exams[end]), landmarks.labels[: end + 1]
+    return number, landmarks.patient, landmarks.labels, outcome
 
 
 def _prepare(cache: PreparedCache, exams: list[Exam], config: StageConfig, progress: Progress) -> list[str | Refusal]:
@@ -261,9 +287,11 @@ def _example(
     number: int,
     patient: Patient,
     labels: tuple[bool | None, ...],
+    outcome: Outcome | None,
     keys: list[str],
     targets: Mapping[tuple[str, str], float],
 ) -> Example:
+    follow_up = None if outcome is None else follow_up_of([([patient.landmark.date], outcome)])
     return Example(
         patient_id=patient.patient_id,
         number=number,
@@ -272,12 +300,14 @@ def _example(
         labels=labels,
         targets=tuple(targets.get((patient.patient_id, exam.exam_id)) for exam in patient.exams),
         exam_ids=tuple(exam.exam_id for exam in patient.exams),
+        followed=math.nan if follow_up is None else float(follow_up.months[0]),
+        status=CENSORED if follow_up is None else int(follow_up.status[0]),
     )
 
 
 def training_cache(config: StageConfig) -> PreparedCache:
     """Where a stage keeps its prepared exams: with room for the crops that it draws, in half precision."""
-    preparation = Preparation(config.channels, config.preparation, margin=config.jitter, half=True)
+    preparation = Preparation(config.channels, config.preparation, config.missing_channels, config.jitter, half=True)
     return PreparedCache(config.cache_folder, preparation)
 
 

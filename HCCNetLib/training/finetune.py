@@ -1,4 +1,4 @@
-"""The supervised stage: the whole model learns the patients' labels, and beside them an exam-level target if there is one."""
+"""The supervised stage: the whole model learns the hazards of a diagnosis, and an exam-level target if there is one."""
 
 from __future__ import annotations
 
@@ -14,29 +14,43 @@ from torch.nn import functional
 
 from HCCNetLib.evaluation.discrimination import auroc
 from HCCNetLib.inference.cache import PreparedCache
-from HCCNetLib.models import HCCNet, ModelConfig
+from HCCNetLib.models import HCCNet, ModelConfig, risk_logits
 from HCCNetLib.models.convnext3d import STAGES
 from HCCNetLib.models.keyed import give_keys
 from HCCNetLib.models.pooling import GeneralisedMeanPooling
+from HCCNetLib.records import Refusal
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import Example
 from HCCNetLib.training.images import read_images
+from HCCNetLib.training.intervals import Intervals
 from HCCNetLib.training.loop import Losses, Task
 from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.start import store_channels_last
-from HCCNetLib.training.visits import Visit, VisitPlan, plain_visit, sequence_times
+from HCCNetLib.training.visits import (
+    Visit,
+    VisitPlan,
+    judged_landmarks,
+    plain_visit,
+    sequence_times,
+    trained_landmarks,
+)
 
 
 class TargetHead(nn.Module):
-    """Guesses the exam-level target from a vector: D → D → 1."""
+    """Predicts the exam-level target from a vector D → D → 1; of several places, as the log of the sum of their exponentials.
+
+    A target that is the logarithm of an amount, of lesion volume for example, is then the sum of what each place holds.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.dim = dim
         self.fc1, self.act, self.fc2 = nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D) → (N,)."""
-        result: Tensor = self.fc2(self.act(self.fc1(x))).squeeze(-1)
+        """(N, P · D) of P places → (N,)."""
+        places = x.unflatten(-1, (-1, self.dim))
+        result: Tensor = self.fc2(self.act(self.fc1(places))).squeeze(-1).logsumexp(-1)
         return result
 
 
@@ -91,7 +105,8 @@ class Batch:
         exams: (Q, S) rows of ``images``, 0 beyond a sequence's length.
         times: (Q, S).
         lengths: (Q,).
-        labels: (Q,) 0 or 1.
+        diagnosed: (Q, K) 1 where the diagnosis falls into the interval, else 0.
+        at_risk: (Q, K) how much of the interval the landmark is followed, 0–1.
         weights: (Q,) in the loss; the step's sum to 1.
         sequence_keys: (Q,) int64.
         target_scale: 1 / the step's exams with a target.
@@ -104,7 +119,8 @@ class Batch:
     exams: Tensor
     times: Tensor
     lengths: Tensor
-    labels: Tensor
+    diagnosed: Tensor
+    at_risk: Tensor
     weights: Tensor
     sequence_keys: Tensor
     target_scale: float = 0.0
@@ -120,7 +136,7 @@ class Normalisation:
     """What is worked out from the training patients once.
 
     Args:
-        class_weights: of negatives and positives.
+        class_weights: of landmarks without and with a diagnosis within the horizon; 1 unless classes are balanced.
         target_mean: of the exam-level target.
         target_sd: likewise.
         longest: exams of the longest sequence, to which all are padded: dropout's masks follow from their place.
@@ -134,18 +150,27 @@ class Normalisation:
     @classmethod
     def of(cls, examples: Sequence[Example], config: FinetuneConfig) -> Normalisation:
         """Balanced classes weigh each landmark by all / (2 · its class)."""
-        labels = [label for e in examples for label in _trained_labels(e, config)]
-        positive, count = sum(labels), len(labels)
-        balanced = config.loss == "balanced"
-        weights = (count / (2 * (count - positive)), count / (2 * positive)) if balanced else (1.0, 1.0)
+        weights = (1.0, 1.0)
+        if config.loss == "balanced":
+            known = trained_intervals(examples, config)
+            positive, count = int(known.diagnosed.sum()), int(known.at_risk.sum())
+            if not 0 < positive < count:
+                message = (
+                    "Classes can't be balanced: of a member's training patients no exam, or every exam whose outcome is known, is "
+                    "followed by the diagnosis within the horizon. Take another horizon, or loss plain."
+                )
+                raise Refusal("one_class", message)
+            weights = count / (2 * (count - positive)), count / (2 * positive)
         targets = np.array([t for e in examples for t in e.targets if t is not None])
         mean, sd = (float(targets.mean()), float(targets.std())) if len(targets) else (0.0, 1.0)
         return cls(weights, mean, sd or 1.0, max(min(len(e.exams), config.max_exams) for e in examples))
 
 
-def _trained_labels(example: Example, config: FinetuneConfig) -> list[bool]:
-    known = [label for label in example.labels if label is not None]
-    return known if config.landmarks == "all" else known[-1:]
+def trained_intervals(examples: Sequence[Example], config: FinetuneConfig) -> Intervals:
+    """Those of all landmarks (N, K) from which hazards are learned."""
+    each = [(e.intervals(config), list(trained_landmarks(e, config))) for e in examples]
+    at_risk = np.concatenate([intervals.at_risk[chosen] for intervals, chosen in each])
+    return Intervals(at_risk, np.concatenate([intervals.diagnosed[chosen] for intervals, chosen in each]))
 
 
 class FinetuneTask(Task[FinetuneModel]):
@@ -183,13 +208,13 @@ class FinetuneTask(Task[FinetuneModel]):
     def load(self, step: int, workers: Workers) -> Sequence[Batch]:
         """This process's share of the step's patients, in passes of ``per_pass`` patients."""
         visits = self.plan.batch(step)
-        scale = _step_scale(visits, self.normalisation)
+        scale = self._step_scale(visits)
         own = [visits[i] for i in workers.share(len(visits))]
         size = self.config.per_pass or max(len(own), 1)
         return [self._collate(own[i : i + size], scale) for i in range(0, len(own), size)]
 
     def losses(self, item: Batch, step: int) -> Losses:
-        """Weighted cross-entropy of the labels and squared error of the target."""
+        """Weighted negative log-likelihood of the follow-up and squared error of the target."""
         model, config = self.model, self.config
         batch = item.to(next(model.parameters()).device)
         give_keys(model.network.backbone, batch.exam_keys)
@@ -226,13 +251,14 @@ class FinetuneTask(Task[FinetuneModel]):
         network = self.model.network
         # As one module: each by itself would begin with the same stream, and the first two layers had one mask.
         random_parts = nn.ModuleList([network.dropout, network.encoder])
-        give_keys(random_parts, batch.sequence_keys)
-        logits = network.classify(embeddings[batch.exams], batch.times, batch.lengths)[0].float()
+        places = torch.arange(embeddings.shape[-1] // network.backbone.dim, device=embeddings.device)
+        give_keys(random_parts, (batch.sequence_keys[:, None] + places).flatten())  # each place has a mask of its own
+        hazards = network.classify(embeddings[batch.exams], batch.times, batch.lengths)[0].float()
         give_keys(random_parts, None)
-        errors = functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
+        errors = functional.binary_cross_entropy_with_logits(hazards, batch.diagnosed, reduction="none")
         if self.config.loss == "focal":  # Lin et al., arXiv 1708.02002: (1 − p of the true class)^γ
             errors = errors * (1 - torch.exp(-errors)) ** self.config.focal_gamma
-        return errors
+        return (errors * batch.at_risk).sum(dim=1)
 
     def batch_of(self, step: int) -> Mapping[str, Any]:
         """The step's patients and the exams that were read of each."""
@@ -244,11 +270,12 @@ class FinetuneTask(Task[FinetuneModel]):
         }
 
     def validate(self) -> Mapping[str, float]:
-        """AUROC and log loss at the held-out patients' latest labelled landmarks."""
+        """AUROC and log loss at the held-out patients' landmarks whose outcome within the main horizon is known."""
         if not self.held_out or self.exams_only:
             return {}
-        probability = predict(self.model, self.held_out, self)
-        labels = np.array([e.label for e in self.held_out])
+        probability, labels = at_main_horizon(self.held_out, predict(self.model, self.held_out, self), self.config)
+        if not labels.any() or labels.all():
+            return {}
         p = np.clip(probability, 1e-7, 1 - 1e-7)
         log_loss = -np.where(labels, np.log(p), np.log(1 - p)).mean()
         return {"validation_auroc": auroc(labels, probability), "validation_log_loss": float(log_loss)}
@@ -256,15 +283,17 @@ class FinetuneTask(Task[FinetuneModel]):
     def _collate(self, visits: Sequence[Visit], scale: tuple[float, float]) -> Batch:
         images = torch.from_numpy(np.stack([image for v in visits for image in self.read(v)]))
         targets = np.array([self._z_score(v.example.targets[i]) for v in visits for i in v.exams], dtype=np.float32)
-        rows, times, labels, weights, first = [], [], [], [], 0
+        rows, times, weights, first = [], [], [], 0
+        diagnosed, at_risk = [], []
         for visit in visits:
+            intervals = visit.example.intervals(self.config)
             place = {exam: first + i for i, exam in enumerate(visit.exams)}
             for sequence, weight in zip(visit.sequences, visit.weights, strict=True):
-                label = bool(visit.example.labels[sequence[-1]])
                 rows.append([place[i] for i in sequence])
                 times.append(sequence_times(visit.example, sequence, self.config))
-                labels.append(float(label))
-                weights.append(weight * self.normalisation.class_weights[label] / scale[0])
+                diagnosed.append(intervals.diagnosed[sequence[-1]])
+                at_risk.append(intervals.at_risk[sequence[-1]])
+                weights.append(weight * self.normalisation.class_weights[int(diagnosed[-1].any())] / scale[0])
             first += len(visit.exams)
         return Batch(
             images=images,
@@ -274,11 +303,22 @@ class FinetuneTask(Task[FinetuneModel]):
             exams=_padded(rows, self.normalisation.longest).long(),
             times=_padded(times, self.normalisation.longest),
             lengths=torch.tensor([len(row) for row in rows]),
-            labels=torch.tensor(labels),
+            diagnosed=torch.from_numpy(np.stack(diagnosed)).float(),
+            at_risk=torch.from_numpy(np.stack(at_risk)).float(),
             weights=torch.tensor(weights),
             sequence_keys=torch.from_numpy(np.concatenate([v.sequence_keys for v in visits])),
             target_scale=1 / scale[1],
         )
+
+    def _step_scale(self, visits: Sequence[Visit]) -> tuple[float, float]:
+        """The sum of the weights of all sequences of a step, and its exams with a target, over all processes."""
+        total = 0.0
+        for v in visits:
+            diagnosed = v.example.intervals(self.config).cases
+            for sequence, weight in zip(v.sequences, v.weights, strict=True):
+                total += weight * self.normalisation.class_weights[int(diagnosed[sequence[-1]])]
+        targets = sum(v.example.targets[i] is not None for v in visits for i in v.exams)
+        return total, float(max(targets, 1))
 
     def read(self, visit: Visit) -> Iterator[NDArray[np.float32]]:
         """The visit's exams (C, X, Y, Z) as the network gets them."""
@@ -291,36 +331,41 @@ class FinetuneTask(Task[FinetuneModel]):
         )
 
 
-def _step_scale(visits: Sequence[Visit], normalisation: Normalisation) -> tuple[float, float]:
-    """The sum of the weights of all sequences of a step, and its exams with a target, over all processes."""
-    weights = [
-        weight * normalisation.class_weights[bool(v.example.labels[sequence[-1]])]
-        for v in visits
-        for sequence, weight in zip(v.sequences, v.weights, strict=True)
-    ]
-    targets = sum(v.example.targets[i] is not None for v in visits for i in v.exams)
-    return sum(weights), float(max(targets, 1))
-
-
 def _padded(rows: Sequence[Sequence[float]], length: int) -> Tensor:
     """Rows filled up with zeros: (Q, length)."""
     return torch.tensor([[*row, *[0] * (length - len(row))] for row in rows], dtype=torch.float32)
 
 
 @torch.no_grad()
-def predict(model: FinetuneModel, examples: Sequence[Example], task: FinetuneTask) -> NDArray[np.float64]:
-    """Probabilities (patients,) at the latest labelled landmarks, as prediction would compute them."""
+def predict(model: FinetuneModel, examples: Sequence[Example], task: FinetuneTask) -> list[NDArray[np.float64]]:
+    """Each patient's risks (landmarks, horizons) at the judged landmarks, as prediction would compute them."""
     was_training, network = model.training, model.network
     model.eval()
     device = next(model.parameters()).device
-    probabilities = []
+    risks = []
     for example in examples:
         visit = plain_visit(example, task.config)
-        sequence = visit.sequences[0]
         images = torch.from_numpy(np.stack(list(task.read(visit)))).to(device)
-        times = torch.tensor([sequence_times(example, sequence, task.config)], device=device)
-        length = torch.tensor([len(sequence)], device=device)
-        logit = network.classify(network.backbone(images)[None], times, length)[0]
-        probabilities.append(float(logit.double().sigmoid()))
+        embeddings = network.backbone(images)
+        place = {exam: row for row, exam in enumerate(visit.exams)}
+        longest = max(len(sequence) for sequence in visit.sequences)
+        rows = _padded([[place[i] for i in sequence] for sequence in visit.sequences], longest).long()
+        times = _padded([sequence_times(example, s, task.config) for s in visit.sequences], longest).to(device)
+        lengths = torch.tensor([len(sequence) for sequence in visit.sequences], device=device)
+        hazards = network.classify(embeddings[rows.to(device)], times, lengths)[0]
+        risks.append(risk_logits(hazards.double()).sigmoid().cpu().numpy())
     model.train(was_training)
-    return np.array(probabilities)
+    return risks
+
+
+def at_main_horizon(
+    examples: Sequence[Example], risks: Sequence[NDArray[np.float64]], config: FinetuneConfig
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Risks (N,) within the main horizon and labels (N,) of all judged landmarks whose outcome is known."""
+    known = [
+        (float(row[config.main]), label)
+        for example, rows in zip(examples, risks, strict=True)
+        for landmark, row in zip(judged_landmarks(example, config), rows, strict=True)
+        if (label := example.labels[landmark]) is not None
+    ]
+    return np.array([risk for risk, _ in known]), np.array([label for _, label in known])

@@ -19,4 +19,5 @@ def read_images(
     config = cache.preparation.config
     for key, change in zip(keys, changes, strict=True):
         crop = change.crop(cache.data(key), config.crop_voxels)
-        yield turn.apply(change.recolour(normalise_channels(crop, config)))
+        present = np.abs(crop).max(axis=(1, 2, 3)) > 0  # a channel that is missing or left out is 0 all over
+        yield turn.apply(change.recolour(normalise_channels(crop, config), present))

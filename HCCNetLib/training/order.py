@@ -135,7 +135,7 @@ class OrderModel(nn.Module):
 
     def forward(self, embeddings: Tensor, times: Tensor, lengths: Tensor) -> Tensor:
         """(Q, S, D), (Q, S), (Q,) → logits (Q,) of being shuffled."""
-        return self.network.classify(embeddings, times, lengths)[0]
+        return self.network.classify(embeddings, times, lengths)[0].squeeze(-1)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The settings of the three stages. The defaults are the published ones where there are any.
+"""The settings of the three stages. The defaults are the published ones, except where the help says what is published.
 
 Sizes are in patients, exams and steps, lengths in voxels of the network's grid. What each field means stands in its help.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from HCCNetLib.bundles.description import check_horizons
 from HCCNetLib.models import VARIANTS, ModelConfig
 from HCCNetLib.models.convnext3d import BlockVersion
 from HCCNetLib.models.pooling import Pooling
@@ -16,6 +17,7 @@ from HCCNetLib.preprocessing import PreprocessingConfig
 from HCCNetLib.training.configuration import setting
 
 Loss = Literal["balanced", "focal", "plain"]
+LandmarkWeight = Literal["number", "equal"]
 Ensemble = Literal["folds", "seeds"]
 Precision = Literal["auto", "float32", "bfloat16"]
 SequenceTime = Literal["months", "exams"]
@@ -53,7 +55,10 @@ class StageConfig:
     start: Start = setting(
         "published", "first weights: all SD 0.02; or scaled to each layer's width, with biases in the stem"
     )
-    pooling: Pooling = setting("mean", "of the last feature map; published: mean")
+    pooling: Pooling = setting(
+        "mean",
+        "of the last feature map; published: mean; cells: none, each cell is read as a series of its own",
+    )
     drop_path: float = setting(0.0, "stochastic depth in the backbone")
 
     # Augmentation.
@@ -111,6 +116,11 @@ class StageConfig:
             raise ValueError(f"channel_mean has {len(mean)} values for {len(self.channels)} channels")
 
     @property
+    def missing_channels(self) -> bool:
+        """Whether exams may lack channels."""
+        return False
+
+    @property
     def cache_folder(self) -> Path:
         """Where prepared exams are kept."""
         return Path(self.cache) if self.cache else Path(self.out) / "prepared"
@@ -155,6 +165,14 @@ class PretrainConfig(StageConfig):
     precision: Precision = setting(
         "auto", "of the forward pass; auto: bfloat16 where the GPU computes in it, else float32", decides="nothing"
     )
+
+    def check(self) -> None:
+        """Raises ValueError in words for what no run could be made with."""
+        if self.pooling == "cells":
+            raise ValueError(
+                "pooling cells is for fine-tuning without self-supervision: that needs one embedding per exam"
+            )
+        super().check()
 
 
 @dataclass(frozen=True)
@@ -254,12 +272,19 @@ class EncoderConfig(PretrainConfig):
 
 @dataclass(frozen=True)
 class FinetuneConfig(StageConfig):
-    """Stage 3, the supervised one: the whole model learns the patients' labels."""
+    """Stage 3, the supervised one: the whole model learns the hazards of a diagnosis."""
 
     name: str = setting("hccnet", "name of the bundle", decides="nothing")
     out: str = setting("runs/finetune", "folder of the run; a run in it is continued", decides="nothing")
     cohort: str = setting("cohort", "cohort in any form that `hccnet inspect` reads, with outcomes", decides="nothing")
-    horizon_months: float = setting(12.0, "within which the predicted diagnosis comes", decides="second phase")
+    horizons_months: tuple[float, ...] = setting(
+        (6.0, 12.0, 18.0, 24.0, 36.0),
+        "ends of the intervals whose hazards are learned, months; published: [12]",
+        decides="second phase",
+    )
+    horizon_months: float = setting(
+        12.0, "the main one of these, of thresholds, AUROC and explanations", decides="second phase"
+    )
 
     # What it starts from. What these runs hold decides the result, not where they lie.
     backbone_from: str = setting(
@@ -271,6 +296,11 @@ class FinetuneConfig(StageConfig):
 
     # The network.
     dropout: float = setting(0.1, "in the transformer", decides="second phase")
+    change: bool = setting(
+        False,
+        "whether the transformer also gets what changed from each exam to the landmark; not published",
+        decides="second phase",
+    )
     time: SequenceTime = setting(
         "months", "an exam's time: months, or exams (its index) to see what dates are worth", decides="second phase"
     )
@@ -279,7 +309,14 @@ class FinetuneConfig(StageConfig):
     )
 
     # Examples.
-    landmarks: Literal["all", "latest"] = setting("all", "labelled exams of a patient that are landmarks in training")
+    landmarks: Literal["all", "latest"] = setting(
+        "all", "exams that are landmarks: all, or the latest whose outcome at the main horizon is known"
+    )
+    landmark_weight: LandmarkWeight = setting(
+        "number",
+        "with all landmarks, of a patient's n-th exam: 1/n, so that a patient with many does not dominate; published: equal",
+        decides="second phase",
+    )
     max_exams: int = setting(7, "of a sequence in training; earlier ones drop at random")
     exam_dropout: float = setting(
         0.0, "chance of each earlier exam to be left out of a sequence in training", decides="second phase"
@@ -289,8 +326,15 @@ class FinetuneConfig(StageConfig):
     )
 
     # The loss.
-    loss: Loss = setting("balanced", "cross-entropy with balanced classes, focal, or plain", decides="second phase")
+    loss: Loss = setting(
+        "plain",
+        "plain: likelihood of the follow-up; published, with one horizon: balanced (classes) or focal",
+        decides="second phase",
+    )
     focal_gamma: float = setting(2.0, "of the focal loss", decides="second phase")
+    channel_dropout: float = setting(
+        0.0, "chance of each channel to be left out of an exam in training; above 0 the bundle reads exams without some"
+    )
     target_file: str = setting("", "table of an exam-level target beside the label: patient_id, exam_id and the column")
     target_column: str = setting("", "its column, a number per exam, e.g. a lesion burden or a LI-RADS category")
     target_weight: float = setting(0.0, "weight of the target's squared error (of its z-score); 0: no target")
@@ -326,11 +370,25 @@ class FinetuneConfig(StageConfig):
 
     def check(self) -> None:
         """Raises ValueError in words for what no run could be made with."""
-        _require_fractions(self, ("dropout", "exam_dropout", "average", "test_fraction"))
+        _require_fractions(self, ("dropout", "exam_dropout", "channel_dropout", "average", "test_fraction"))
         _require_at_least(self, 1, ("max_exams", "subsequences", "seeds"))
         _require_at_least(self, 0, ("exam_steps", "target_weight", "focal_gamma"))
         _require_at_least(self, 2, ("folds",))
-        _require_above_0(self, ("horizon_months", "exam_learning_rate", "layer_decay"))
+        _require_above_0(self, ("exam_learning_rate", "layer_decay"))
+        count = len(self.channels)
+        if self.channel_dropout and count < 2:
+            raise ValueError("channel_dropout is above 0, but there is one channel: none can be left out")
+        if self.channel_dropout >= 1 - 1 / count and count > 1:
+            raise ValueError(
+                f"channel_dropout must be below {1 - 1 / count:.2g}: one of the {count} channels always stays"
+            )
+        if self.change and self.time != "months":
+            raise ValueError("change needs time in months: it divides by the time between exams")
+        check_horizons(self.horizons_months, self.horizon_months)
+        if self.loss != "plain" and len(self.horizons_months) > 1:
+            raise ValueError(
+                f"loss {self.loss} is for one horizon: give horizons_months [{self.horizon_months:g}], or loss plain"
+            )
         if self.target_weight > 0 and not (self.target_file and self.target_column):
             raise ValueError("target_weight is above 0, but target_file or target_column is empty")
         if self.exam_steps > 0 and not self.target_weight > 0:
@@ -340,6 +398,16 @@ class FinetuneConfig(StageConfig):
         super().check()
 
     @property
+    def missing_channels(self) -> bool:
+        """Whether exams may lack channels: the networks are trained for it."""
+        return self.channel_dropout > 0
+
+    @property
+    def main(self) -> int:
+        """Index of the main horizon."""
+        return self.horizons_months.index(self.horizon_months)
+
+    @property
     def members(self) -> int:
         """Networks of the ensemble."""
         return self.folds * self.seeds if self.ensemble == "folds" else self.seeds
@@ -347,4 +415,5 @@ class FinetuneConfig(StageConfig):
     @property
     def model(self) -> ModelConfig:
         """What the networks are built from."""
-        return ModelConfig(**{**vars(super().model), "dropout": self.dropout})
+        own = {"dropout": self.dropout, "outputs": len(self.horizons_months), "change": self.change}
+        return ModelConfig(**{**vars(super().model), **own})

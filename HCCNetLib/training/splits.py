@@ -30,6 +30,11 @@ class Splits:
     folds: tuple[tuple[str, ...], ...]
     test: tuple[str, ...] = ()
 
+    @property
+    def development(self) -> frozenset[str]:
+        """All patients but those set aside."""
+        return frozenset(name for names in self.folds for name in names)
+
     def training(self, fold: int) -> tuple[str, ...]:
         """The development patients outside a fold."""
         return tuple(name for i, names in enumerate(self.folds) if i != fold for name in names)

@@ -72,6 +72,7 @@ STAGES = {
     "finetune": Stage(
         "finetune",
         {
+            "horizons_months": [6, 12, 24],
             "jitter": 2,
             "dropout": 0.2,
             "exam_dropout": 0.2,

@@ -52,10 +52,16 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def tiny_phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten coarse phantom patients of two channels; nobody may change them."""
+    """Ten coarse phantom patients of two channels, of whom one dies; nobody may change them."""
     folder = tmp_path_factory.mktemp("tiny") / "cohort"
     model = PhantomModel(disease=GrowthModel(), channels=CHANNELS, acquisition=AcquisitionModel(spacing=6.0))
     synthesize(folder, CohortPlan(10, 20, model))
+    outcomes = folder / "outcomes.csv"
+    rows = outcomes.read_text(encoding="utf-8")
+    # Seven months after the last exam.
+    survives, dies = "PH00005,,2020-10-14,,\n", "PH00005,,2020-04-12,death,2020-04-12\n"
+    assert survives in rows
+    outcomes.write_text(rows.replace(survives, dies), encoding="utf-8")
     return folder
 
 

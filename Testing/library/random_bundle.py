@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,9 +29,13 @@ def write_random_bundle(
     model: ModelConfig | None = None,
     channels: tuple[str, ...] = CHANNELS,
     preprocessing: PreprocessingConfig | None = None,
+    horizons: tuple[float, ...] = (12.0,),
 ) -> Bundle:
-    """Writes a ten-member ensemble of seeded random weights, ``mini`` where nothing is said, into a new folder."""
-    model = model or ModelConfig.variant("mini", len(channels), "v2")
+    """Writes a ten-member ensemble of seeded random weights, ``mini`` where nothing is said, into a new folder.
+
+    The main horizon is 12 months.
+    """
+    model = replace(model or ModelConfig.variant("mini", len(channels), "v2"), outputs=len(horizons))
     description = BundleDescription(
         name="random-weights-demonstration",
         version="1",
@@ -42,6 +47,7 @@ def write_random_bundle(
         preprocessing=preprocessing or PreprocessingConfig(),
         time_unit="months",
         horizon_months=12,
+        horizons=horizons,
         members=(PLACEHOLDER_MEMBER,),
         model_card_sha256="0" * 64,
         training_data={"summary": "none: random weights"},

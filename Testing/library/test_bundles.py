@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from helpers import DWI
 from random_bundle import write_random_bundle
 from safetensors.torch import load_file, save_file
 
-from HCCNetLib.bundles import Bundle, BundleDescription
+from HCCNetLib.bundles import Bundle, BundleDescription, Calibration
 from HCCNetLib.bundles.bundle import write_bundle
 from HCCNetLib.bundles.convert import ConversionOptions, convert_checkpoints
 from HCCNetLib.models import HCCNet
@@ -61,6 +62,43 @@ def test_a_bundle_survives_writing_and_reading(demonstration: Bundle) -> None:
     model = demonstration.member(3)
     assert not model.training
     assert all(p.dtype == torch.float32 and not p.requires_grad for p in model.parameters())
+
+
+def test_horizons_calibration_and_average_risk_survive_writing_and_reading(tmp_path: Path) -> None:
+    several = write_random_bundle(tmp_path / "random", horizons=(6.0, 12.0, 24.0))
+    calibration = tuple(Calibration(1 + k / 10, -k / 10, "patients") for k in range(3))
+    description = replace(several.description, calibration=calibration, average_risk=(0.02, 0.05, 0.11))
+    members = [(several.member(i).state_dict(), i) for i in range(2)]
+    path = write_bundle(tmp_path / "b", description, members, "card").path
+    content = json.loads((path / "bundle.json").read_text())
+    assert content["format_version"] == 2
+    assert (content["horizon_months"], content["horizons_months"]) == (12, [6, 12, 24])
+    assert content["calibration"][2] == {"slope": 1.2, "intercept": -0.2, "fitted_on": "patients"}
+    assert content["average_risk"] == [0.02, 0.05, 0.11]
+    read = Bundle.open(path)
+    for name in ("horizons", "calibration", "average_risk", "model", "horizon_months"):
+        assert getattr(read.description, name) == getattr(description, name)
+    assert read.description.main == 1
+    assert torch.equal(read.member(1).head.bias, several.member(1).head.bias.half().float())
+    assert read.member(1).head.bias.shape == (3,)
+
+
+def test_a_bundle_of_format_1_is_one_of_a_single_horizon(copy: Path, demonstration: Bundle) -> None:
+    def as_format_1(content: dict) -> None:
+        content["format_version"] = 1
+        for name in ("horizons_months", "average_risk"):
+            del content[name]
+        del content["model"]["outputs"]
+        content["calibration"] = {"slope": 1.8, "intercept": -0.2, "fitted_on": "patients"}
+
+    edit(copy, as_format_1)
+    read = Bundle.open(copy).description
+    assert read == replace(demonstration.description, calibration=(Calibration(1.8, -0.2, "patients"),))
+    assert (read.horizons, read.main, read.model.outputs, read.average_risk) == ((12.0,), 0, 1, ())
+    edit(copy, lambda content: content.update(calibration=None))
+    assert Bundle.open(copy).description == demonstration.description
+    edit(copy, lambda content: content.update(calibration=[{"slope": 1.8}]))
+    assert "bundle.json can't be used: " in refusal_of(lambda: Bundle.open(copy))
 
 
 def test_an_altered_member_is_refused_by_name(copy: Path) -> None:
@@ -116,8 +154,8 @@ def test_what_file_managers_leave_behind_does_no_harm(copy: Path, demonstration:
     ("change", "sentence"),
     [
         (
-            lambda c: c.update(format_version=2),
-            "bundle.json has format version 2; this software reads version 1. Update hccnet",
+            lambda c: c.update(format_version=3),
+            "bundle.json has format version 3; this software reads versions 1 and 2. Update hccnet, or use a bundle made for it.",
         ),
         (lambda c: c.pop("format_version"), "bundle.json has format version None"),
         (lambda c: c.pop("channels"), "'channels' is missing"),
@@ -145,9 +183,28 @@ def test_what_file_managers_leave_behind_does_no_harm(copy: Path, demonstration:
         (lambda c: c.update(model=[]), "bundle.json can't be used"),
         (lambda c: c.update(operating_thresholds=[3]), "operating_thresholds must be a list of objects"),
         (lambda c: c.update(training_data="x"), "training_data must be an object"),
-        (lambda c: c.update(calibration={"slope": -1, "intercept": 0}), "calibration.slope must be above 0"),
-        (lambda c: c.update(calibration={"slope": "x"}), "calibration.slope must be a finite number"),
-        (lambda c: c.update(calibration={"slope": 1, "intercept": float("nan")}), "calibration.intercept must be"),
+        (lambda c: c.update(calibration=[{"slope": -1, "intercept": 0}]), "calibration.slope must be above 0"),
+        (lambda c: c.update(calibration=[{"slope": "x"}]), "calibration.slope must be a finite number"),
+        (lambda c: c.update(calibration=[{"slope": 1, "intercept": float("nan")}]), "calibration.intercept must be"),
+        (lambda c: c.update(calibration={"slope": 1, "intercept": 0}), "calibration must be a list"),
+        (lambda c: c.update(calibration=[{"slope": 1}] * 2), "calibration must be one per horizon"),
+        (lambda c: c.update(average_risk=[0.1, 0.2]), "average_risk must be one per horizon"),
+        (lambda c: c.update(average_risk=[1.5]), "average_risk must be within 0 and 1"),
+        (lambda c: c.update(average_risk=["x"]), "average_risk must be a finite number"),
+        (lambda c: c.pop("horizons_months"), "'horizons_months' is missing"),
+        (lambda c: c.update(horizons_months=[6, 12]), "the model has 1 outputs for 2 horizons"),
+        (lambda c: c["model"].update(outputs=2), "the model has 2 outputs for 1 horizons"),
+        (lambda c: c.update(horizons_months=[6]), "the main horizon (12 months) must be one of 6"),
+        (lambda c: c.update(horizons_months=[12, 6]), "horizons must be above 0 months, ascending, each once"),
+        (lambda c: c.update(horizons_months=[12, 12]), "horizons must be above 0 months, ascending, each once"),
+        (lambda c: c.update(horizons_months=[-1, 12]), "horizons must be above 0 months, ascending, each once"),
+        (lambda c: c.update(horizons_months=["12"]), "a horizon must be a finite number"),
+        (lambda c: c.update(horizons_months=12), "horizons_months must be a list"),
+        (lambda c: c["model"].update(change="false"), "change must be true or false"),
+        (
+            lambda c: (c["model"].update(change=True), c["time"].update(unit="days")),
+            "bundle.json can't be used: a model that reads changes needs time in months. Get the bundle again.",
+        ),
         (lambda c: c["model"].update(eps="x"), "eps above 0"),
         (lambda c: c["model"].update(eps=-1), "eps above 0"),
         (lambda c: c["model"].update(dropout=5), "all below 1"),
@@ -224,7 +281,8 @@ def test_a_converted_checkpoint_gives_the_published_logits(test_data: Path, tmp_
     golden = load_file(test_data / "golden" / "mednet_v1_small.safetensors")
     with torch.no_grad():
         logits = bundle.member(0)(golden["input"].float(), golden["positions"], torch.tensor([3, 3]))
-    assert torch.allclose(logits, golden["logits"].squeeze(-1), atol=1e-4, rtol=0)
+    assert torch.allclose(logits, golden["logits"], atol=1e-4, rtol=0)
+    assert bundle.description.horizons == (bundle.description.horizon_months,)
     assert bundle.description.model.name == "mini"
     assert bundle.description.preprocessing.statistics == "body_box"
     assert not bundle.description.demonstration

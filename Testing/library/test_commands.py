@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import DWI, body, centred_affine, positions, rotation, write_nifti, write_patient
+from random_bundle import write_random_bundle
 
-from HCCNetLib.bundles import Bundle, write_bundle
+from HCCNetLib.bundles import Bundle, Calibration, write_bundle
 from HCCNetLib.commands import doctor, outputs
 from HCCNetLib.commands import main as commands_main
 from HCCNetLib.commands.doctor import find_notes, find_problems
@@ -614,9 +615,9 @@ def test_a_folder_without_permission_to_write_is_refused(
         (lambda b: (b / "MODEL_CARD.md").unlink(), "The bundle lacks MODEL_CARD.md"),
         (
             lambda b: (b / "bundle.json").write_text(
-                (b / "bundle.json").read_text().replace('"format_version": 1', '"format_version": 9')
+                (b / "bundle.json").read_text().replace('"format_version": 2', '"format_version": 9')
             ),
-            "bundle.json has format version 9; this software reads version 1",
+            "bundle.json has format version 9; this software reads versions 1 and 2.",
         ),
         (shutil.rmtree, "does not exist or is not a folder"),
     ],
@@ -716,6 +717,28 @@ def test_bundle_convert_makes_a_bundle_that_predicts(
     assert not result["bundle"]["demonstration"]
     assert "demonstration" not in {w["code"] for w in result["warnings"]}
     assert "RA01: uncalibrated output " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "demonstration"), [(True, False), (False, False), (False, True)], ids=["risk", "raw", "no meaning"]
+)
+def test_the_risk_by_horizon_is_printed_where_it_means_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], calibrated: bool, demonstration: bool
+) -> None:
+    several = write_random_bundle(tmp_path / "random", horizons=(6.0, 12.0, 24.0))
+    calibration = (Calibration(1.0, -3.0), Calibration(1.0, -2.0), Calibration(1.0, -1.0)) if calibrated else ()
+    described = replace(several.description, calibration=calibration, demonstration=demonstration)
+    bundle = write_bundle(tmp_path / "b", described, [(several.member(0).state_dict(), 0)], "card").path
+    patient = write_patient(tmp_path / "P1")
+    assert run("predict", patient, "--out", tmp_path / "out", "--bundle", bundle, "--explain", "none") == 0
+    said = capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "P1" / "prediction.json").read_text())
+    each = ", ".join(f"{at['months']:g} months {at['risk']:.1%}" for at in result["risk_by_horizon"])
+    lines = [line for line in said.splitlines() if " within " in line and "after" not in line]
+    what = "risk" if calibrated else "uncalibrated output"
+    assert lines == ([] if demonstration else [f"  {what} within {each}"])
+    assert [at["months"] for at in result["risk_by_horizon"]] == [6, 12, 24]
+    assert ("P1: demonstration weights, no meaning for this patient" in said) == demonstration
 
 
 def test_doctor_prints_versions_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:

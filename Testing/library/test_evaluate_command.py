@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from random_bundle import write_random_bundle
 from scipy.special import expit, logit
 
 from HCCNetLib.commands import evaluate as command
@@ -55,10 +56,17 @@ def fast(monkeypatch):
             raise Refusal("missing_channel", f"Exam {patient.landmark.exam_id} lacks DWI_b0.")
         # Lower at earlier exams.
         latest = np.array([RISKS[patient.patient_id]] * 9 + [RISKS[patient.patient_id] / 2])
-        return latest[:, None] * np.linspace(0.5, 1, len(patient.exams))[-len(patient.exams) :]
+        risks = latest[:, None] * np.linspace(0.5, 1, len(patient.exams))[-len(patient.exams) :]
+        return at_horizons(risks, predictor.bundle.description)
 
     monkeypatch.setattr(command, "predict_patient", predict)
     return asked
+
+
+def at_horizons(risks, description):
+    """(members, exams) at the main horizon → (members, exams, horizons): half of it before, the root of it after."""
+    powers = [{-1: 0.5, 0: 1.0, 1: None}[int(np.sign(h - description.horizon_months))] for h in description.horizons]
+    return np.stack([np.sqrt(risks) if power is None else power * risks for power in powers], axis=-1)
 
 
 def changed_bundle(demonstration, folder, **changes):
@@ -138,7 +146,7 @@ def test_every_output_says_what_it_is_not(demonstration, phantom, tmp_path, fast
 
 def test_the_page_stands_alone_names_no_patient_and_holds_every_section(demonstration, cohort, tmp_path, fast):
     thresholds = [{"name": "<youden>", "threshold": 0.35, "chosen_for": "a & b"}]
-    calibration = {"slope": 1.2, "intercept": -0.3, "fitted_on": None}
+    calibration = [{"slope": 1.2, "intercept": -0.3, "fitted_on": None}]
     bundle = changed_bundle(demonstration, tmp_path / "b", operating_thresholds=thresholds, calibration=calibration)
     run(bundle, cohort, tmp_path / "out", "--compare", demonstration.path, "--resamples", 100)
     page = (tmp_path / "out" / "evaluation.html").read_text()
@@ -158,7 +166,7 @@ def test_the_page_stands_alone_names_no_patient_and_holds_every_section(demonstr
 
 def test_the_members_are_averaged_then_calibrated_and_written_raw(demonstration, cohort, tmp_path, fast):
     bundle = changed_bundle(
-        demonstration, tmp_path / "b", calibration={"slope": 2.0, "intercept": -1.0, "fitted_on": "x"}
+        demonstration, tmp_path / "b", calibration=[{"slope": 2.0, "intercept": -1.0, "fitted_on": "x"}]
     )
     assert run(bundle, cohort, tmp_path / "out", "--resamples", 100) == 0
     last = {row["patient_id"]: row for row in rows_of(tmp_path / "out")}
@@ -349,6 +357,58 @@ def test_horizons_can_be_chosen_and_the_bundle_s_own_is_one(demonstration, cohor
     assert "gives no risk within 6, 9 months" in (tmp_path / "out" / "evaluation.html").read_text()
 
 
+def of_several_horizons(folder):
+    """Six, 12 and 24 months, calibrated each in its own way."""
+    bundle = write_random_bundle(folder / "several", horizons=(6.0, 12.0, 24.0))
+    calibration = [{"slope": s, "intercept": i, "fitted_on": "x"} for s, i in ((1.0, 0.5), (2.0, -1.0), (0.5, 0.1))]
+    return changed_bundle(bundle, folder / "calibrated", calibration=calibration)
+
+
+def test_every_horizon_of_a_bundle_is_judged_by_its_own_calibrated_risk(cohort, tmp_path, fast):
+    bundle = of_several_horizons(tmp_path)
+    assert run(bundle, cohort, tmp_path / "out", "--horizons", 9, "--resamples", 100) == 0
+    content, rows = read(tmp_path / "out"), rows_of(tmp_path / "out")
+    assert content["metrics"]["horizons"] == [6, 9, 12, 24]
+    at = content["metrics"]["sets"][0]["horizons"]
+    assert at["9"]["brier"] is None
+    assert list(rows[0])[7:12] == ["risk", "risk_uncalibrated", "risk_6_months", "risk_24_months", "member_1"]
+    for row in rows:
+        members = np.array([float(row[f"member_{n}"]) for n in range(1, 11)])
+        raw = members.mean()
+        assert float(row["risk_uncalibrated"]) == pytest.approx(raw)
+        early = expit(logit(0.5 * raw) + 0.5)
+        main_risk = max(early, expit(2 * logit(raw) - 1))
+        late = max(main_risk, expit(0.5 * logit(np.sqrt(members).mean()) + 0.1))
+        found = [float(row[name]) for name in ("risk_6_months", "risk", "risk_24_months")]
+        assert found == pytest.approx([early, main_risk, late])
+    for months, column in (("6", "risk_6_months"), ("12", "risk"), ("24", "risk_24_months")):
+        assert at[months]["mean_risk"] == pytest.approx(np.mean([float(row[column]) for row in rows]))
+
+
+def test_real_networks_of_several_horizons_give_the_risks_of_a_prediction(phantom, tmp_path):
+    bundle = of_several_horizons(tmp_path)
+    (tmp_path / "split.json").write_text('{"parts": {"test": ["PH00004", "PH00005"], "rest": ["PH00001"]}}')
+    words = ("--split", tmp_path / "split.json", "--part", "test", "--resamples", 100, "--device", "cpu")
+    assert run(bundle, phantom, tmp_path / "out", *words) == 0
+    row = [r for r in rows_of(tmp_path / "out") if r["patient_id"] == "PH00005"][-1]
+    predict = ("predict", phantom / "PH00005", "--bundle", bundle, "--out", tmp_path / "p", "--explain", "none")
+    assert main([*map(str, predict)]) == 0
+    said = json.loads((tmp_path / "p" / "PH00005" / "prediction.json").read_text())
+    assert said["landmark"] == row["landmark"]
+    by_horizon = {at["months"]: at["risk"] for at in said["risk_by_horizon"]}
+    for months, column in ((6, "risk_6_months"), (12, "risk"), (24, "risk_24_months")):
+        assert float(row[column]) == pytest.approx(by_horizon[months], abs=1e-6)
+
+
+def test_bundles_of_unlike_horizons_are_compared_at_the_main_one(demonstration, cohort, tmp_path, fast):
+    bundle = of_several_horizons(tmp_path)
+    assert run(bundle, cohort, tmp_path / "out", "--compare", demonstration.path, "--resamples", 100) == 0
+    (comparison,) = read(tmp_path / "out")["comparisons"]
+    assert comparison["patients"] == 5
+    assert comparison["difference"]["horizons"]["12"]["ipcw"]["auroc"]["value"] == pytest.approx(0, abs=1e-12)
+    assert comparison["difference"]["horizons"]["12"]["brier"]["value"] != 0
+
+
 def test_a_phantom_of_surveillance_brings_its_ceiling_and_says_which_tumours_were_visible(
     demonstration, tmp_path, monkeypatch
 ):
@@ -360,7 +420,7 @@ def test_a_phantom_of_surveillance_brings_its_ceiling_and_says_which_tumours_wer
         "predict_patient",
         lambda _, patient, __: np.array(
             [[truth.risks["images"][12][patient.patient_id, exam.exam_id] for exam in patient.exams]] * 10
-        ),
+        )[..., None],
     )
     assert run(demonstration.path, folder, tmp_path / "out", "--resamples", 100) == 0
     content = read(tmp_path / "out")
@@ -441,7 +501,7 @@ def test_a_cohort_that_can_not_be_judged_is_refused_in_a_sentence(demonstration,
         return capsys.readouterr().err
 
     assert "the folder of one patient" in refused(cohort=cohort / "PH00001")
-    later = changed_bundle(demonstration, tmp_path / "later", horizon_months=24.0, name="later")
+    later = changed_bundle(demonstration, tmp_path / "later", horizon_months=24.0, horizons_months=[24.0], name="later")
     assert "later 1 predicts a diagnosis within 24 months" in refused("--compare", later)
     bad = changed_bundle(demonstration, tmp_path / "bad", operating_thresholds=[{"name": "x"}])
     assert "operating threshold of the bundle can't be used" in refused(bundle=bad)
@@ -452,6 +512,19 @@ def test_a_cohort_that_can_not_be_judged_is_refused_in_a_sentence(demonstration,
     assert "Not judged: 1: no outcome known" in said
     (cohort / "outcomes.csv").write_text("patient_id,diagnosis_date,last_seen_date\nPH00001,soon,2020-01-01\n")
     assert "outcomes.csv, row 2: dates must be written 2021-03-14" in refused()
+    (cohort / "outcomes.csv").write_text("patient_id,diagnosis_date,last_seen_date\nPH00001,2021-01-01,\n")
+    assert (
+        "outcomes.csv, row 2: dates must be written 2021-03-14 (diagnosis_date and competing_date may be empty, last_"
+        in refused()
+    )
+    (cohort / "outcomes.csv").write_text("patient_id,diagnosis_date\nPH00001,2021-01-01\n")
+    assert "outcomes.csv lacks the column(s) last_seen_date" in refused()
+    header = "patient_id,diagnosis_date,last_seen_date,competing_event,competing_date"
+    (cohort / "outcomes.csv").write_text(f"{header}\nPH00001,,2021-01-01,transplant,\n")
+    assert (
+        "outcomes.csv, row 2: competing_event names an event and competing_date is empty. Fill in its date."
+        in refused()
+    )
     (cohort / "outcomes.csv").unlink()
     assert "no outcomes were found. Put outcomes.csv with the columns patient_id" in refused()
     assert not fast

@@ -7,11 +7,11 @@ import pytest
 from scipy.special import expit, logit
 from sklearn import metrics
 
+from HCCNetLib.bundles import Calibration
 from HCCNetLib.evaluation.calibration import (
     brier_resampled,
     fit_recalibration,
     intercept_resampled,
-    recalibrate,
     slope_resampled,
 )
 from HCCNetLib.evaluation.discrimination import areas_resampled, auroc, pr_points, roc_points
@@ -21,6 +21,7 @@ from HCCNetLib.evaluation.landmarks import find_landmarks
 from HCCNetLib.evaluation.scores import check_classes
 from HCCNetLib.evaluation.selection import select
 from HCCNetLib.evaluation.thresholds import at_thresholds, choose_thresholds
+from HCCNetLib.inference.predictor import calibrate
 from HCCNetLib.records import Cohort, Exam, Outcome, Patient, Refusal
 
 # Landmarks
@@ -40,14 +41,14 @@ def test_exams_on_or_after_the_diagnosis_are_dropped_and_counted_and_the_others_
     landmarks = find_landmarks(patient, outcome_of("2021-01-01", "2021-03-01"), 12)
     assert [exam.exam_id for exam in landmarks.patient.exams] == ["2019-01-01", "2020-06-01", "2020-12-31"]
     assert landmarks.labels == (False, True, True)
-    assert (landmarks.dropped, landmarks.unlabelled, landmarks.labelled) == (2, 0, (0, 1, 2))
+    assert (landmarks.dropped, landmarks.labelled) == (2, (0, 1, 2))
 
 
 def test_an_exam_followed_for_less_than_the_horizon_has_no_label():
     patient = patient_of("2019-01-01", "2020-01-01", "2020-06-01")
     landmarks = find_landmarks(patient, outcome_of(None, "2020-12-31"), 12)
     assert landmarks.labels == (False, None, None)  # 365 days are less than 12 months of 30.4375 days
-    assert (landmarks.dropped, landmarks.unlabelled, landmarks.labelled) == (0, 2, (0,))
+    assert (landmarks.dropped, landmarks.labelled) == (0, (0,))
     assert find_landmarks(patient, outcome_of(None, "2021-01-01"), 12).labels == (False, False, None)
     assert find_landmarks(patient, outcome_of(None, "2020-12-31"), 6).labels == (False, False, False)
 
@@ -153,10 +154,21 @@ def test_recalibration_recovers_a_known_distortion_and_makes_risks_calibrated():
     labels, risks = simulated(60_000, 2, slope=0.5, intercept=-1.2)
     slope, intercept = fit_recalibration(risks, labels)
     assert (slope, intercept) == (pytest.approx(0.5, abs=0.02), pytest.approx(-1.2, abs=0.03))
-    better = recalibrate(risks, slope, intercept)
+    better = calibrate(risks[:, None], (Calibration(slope, intercept),))[:, 0]
     assert once(slope_resampled, labels, better) == pytest.approx(1, abs=1e-6)
     assert once(intercept_resampled, labels, better) == pytest.approx(0, abs=1e-6)
     assert auroc(labels, better) == auroc(labels, risks)
+
+
+def test_a_weight_in_the_fit_counts_as_so_many_landmarks():
+    labels, risks = simulated(400, 6, slope=0.7, intercept=0.3)
+    weights = 1.0 + (np.arange(400) % 3)
+    rows = np.repeat(np.arange(400), weights.astype(int))
+    written_out = fit_recalibration(risks[rows], labels[rows])
+    assert fit_recalibration(risks, labels, weights) == pytest.approx(written_out, abs=1e-6)
+    assert fit_recalibration(risks, labels, weights / 7) == pytest.approx(written_out, abs=1e-6)
+    assert fit_recalibration(risks, labels) != pytest.approx(written_out, abs=1e-3)
+    assert fit_recalibration(risks, labels, np.ones(400)) == fit_recalibration(risks, labels)
 
 
 def test_certain_risks_have_a_finite_logit():
@@ -224,6 +236,32 @@ def test_thresholds_reach_their_target_and_no_further_than_needed():
     for given, found in zip(chosen.values(), judged, strict=True):
         assert found["sensitivity"]["value"] == pytest.approx(given["sensitivity"])
         assert found["specificity"]["value"] == pytest.approx(given["specificity"])
+
+
+def test_a_weight_in_the_choice_of_thresholds_counts_as_so_many_landmarks():
+    labels, risks = simulated(200, 7)
+    risks = risks.round(2)
+    weights = 1.0 + 3 * (np.arange(200) % 2)
+    rows = np.repeat(np.arange(200), weights.astype(int))
+    chosen, written_out = choose_thresholds(risks, labels, weights), choose_thresholds(risks[rows], labels[rows])
+    for one, other in zip(chosen, written_out, strict=True):
+        assert one == {**other, **{name: pytest.approx(other[name]) for name in ("sensitivity", "specificity")}}
+    assert chosen != choose_thresholds(risks, labels)
+    for one in chosen:  # the shares are those of the weight, at the threshold as it is written
+        positive = risks[labels] >= one["threshold"]
+        assert one["sensitivity"] == pytest.approx(weights[labels][positive].sum() / weights[labels].sum())
+        negative = risks[~labels] < one["threshold"]
+        assert one["specificity"] == pytest.approx(weights[~labels][negative].sum() / weights[~labels].sum())
+
+
+def test_follow_up_joined_keeps_every_row_in_its_order():
+    one = FollowUp(np.zeros(2, int), np.array([1, 2]), np.array([12.0, 6.0]), np.array([1, 1]))
+    other = FollowUp(np.ones(1, int), np.array([1]), np.array([30.0]), np.array([0]))
+    joined = FollowUp.joined([one, other])
+    assert joined.patients.tolist() == [0, 0, 1]
+    assert joined.numbers.tolist() == [1, 2, 1]
+    assert joined.months.tolist() == [12.0, 6.0, 30.0]
+    assert joined.status.tolist() == [1, 1, 0]
 
 
 def test_a_threshold_is_judged_by_its_four_counts():

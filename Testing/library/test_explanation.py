@@ -257,7 +257,8 @@ class Planted(nn.Module):
         self, embeddings: torch.Tensor, times: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         latest = embeddings[:, -1]
-        return 2 * latest[:, 0] + self.curve * torch.tanh(latest[:, 0]) - 1.5 * latest[:, 1], torch.empty(0)
+        logits = 2 * latest[:, 0] + self.curve * torch.tanh(latest[:, 0]) - 1.5 * latest[:, 1]
+        return logits[:, None], torch.empty(0)
 
 
 def planted_sequence(curve: float) -> tuple[Planted, EncodedSequence]:
@@ -324,11 +325,10 @@ def test_the_reference_has_no_detail_and_keeps_level_and_padding() -> None:
     assert 0 < float(left.max()) < 0.1
 
 
-def test_gradient_weighted_attention_of_one_layer_is_attention_times_gradient(
-    lively_members: list[tuple[HCCNet, EncodedSequence]],
-) -> None:
+@pytest.mark.parametrize("main", [0, 1, 2])
+def test_gradient_weighted_attention_of_one_layer_is_attention_times_gradient(main: int) -> None:
     torch.manual_seed(3)
-    config = ModelConfig(1, (1, 1, 1, 1), (8, 16, 32, 128), 1)
+    config = ModelConfig(1, (1, 1, 1, 1), (8, 16, 32, 128), 1, outputs=3)
     model = HCCNet(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -336,18 +336,52 @@ def test_gradient_weighted_attention_of_one_layer_is_attention_times_gradient(
                 parameter.mul_(4)
     embeddings = torch.randn(4, 128)
     times = torch.tensor([20.0, 11.0, 5.0, 0.0])
-    reading = Reading((0, 1, 2, 3), times)
+    reading = Reading((0, 1, 2, 3), times, main)
     sequence = EncodedSequence(torch.empty(4), torch.empty(4), (), embeddings, (reading,), 1.5)
     shares = relevance(model, sequence)
     # By hand: one layer, so the relevance is its attention times the gradient, positive part, mean over heads.
     tokens, is_padding = model.tokens_of(embeddings[None].requires_grad_(True), times[None], torch.tensor([4]))
     out, attention = model.encoder.layers[0](tokens, is_padding)
-    (gradient,) = torch.autograd.grad(model.decide(out).sum(), attention)
+    hazards = model.decide(out)[0].sigmoid()
+    risk = 1 - (1 - hazards[: main + 1]).prod()
+    (gradient,) = torch.autograd.grad(torch.log(risk / (1 - risk)), attention)
     expected = (attention * gradient)[0].clamp_min(0).mean(dim=0)[0, 1:].detach().numpy()
     assert expected.sum() > 0
     assert shares == pytest.approx(expected / expected.sum(), abs=1e-6)
+
+
+def test_the_relevance_of_each_member_sums_to_1(lively_members: list[tuple[HCCNet, EncodedSequence]]) -> None:
     for member, its_sequence in lively_members:
         assert relevance(member, its_sequence).sum() == pytest.approx(1)
+
+
+@pytest.fixture(scope="module")
+def of_two_horizons(demonstration: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("horizons") / "b"
+    return lively_bundle(folder, demonstration, members=1, horizons=(12.0, 24.0))
+
+
+def test_what_is_explained_is_the_risk_at_the_main_horizon(of_two_horizons: Bundle, patient: Patient) -> None:
+    later = replace(of_two_horizons, description=replace(of_two_horizons.description, horizon_months=24.0))
+    found = {}
+    for main, bundle in enumerate((of_two_horizons, later)):
+        ((model, sequence),) = seen_by(bundle, patient)
+        assert {reading.main for reading in sequence.as_of} == {main}
+        with torch.no_grad():
+            logit = float(sequence.reading.logit(model, sequence.embeddings[None]))
+        prediction = Predictor(bundle, "cpu").predict(patient)
+        assert prediction.risk == prediction.risk_by_horizon[main]["risk"]
+        assert 1 / (1 + np.exp(-logit)) == pytest.approx(prediction.risk, abs=1e-6)
+        methods = (ClassActivation(2), IntegratedGradients(2), IntegratedActivation())
+        found[main] = [
+            logit,
+            relevance(model, sequence),
+            *(method.evidence(model, sequence).detach().numpy() for method in methods),
+        ]
+    assert found[1][0] - found[0][0] > 0.01  # more can happen in 24 months than in 12
+    assert np.abs(found[1][1] - found[0][1]).max() > 1e-3
+    for one, other in zip(found[0][2:], found[1][2:], strict=True):
+        assert np.abs(one - other).max() > 0.01 * np.abs(one).max()
 
 
 def test_relevance_of_an_exam_that_is_not_read_is_0(lively_members: list[tuple[HCCNet, EncodedSequence]]) -> None:

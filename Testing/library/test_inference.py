@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 from helpers import DWI, make_patient
 
-from HCCNetLib.bundles import Bundle, Calibration, write_bundle
+from HCCNetLib.bundles import DEMONSTRATION_BUNDLE, Bundle, Calibration, write_bundle
 from HCCNetLib.explanation import ClassActivation, EnsembleEvidence
 from HCCNetLib.inference import Predictor, choose_device, prediction_schema
 from HCCNetLib.inference.attention import attention_rollout
@@ -23,12 +25,20 @@ from HCCNetLib.records import Exam, Patient, Refusal
 DATES = ("2019-01-10", "2019-08-02", "2020-11-30", "2021-03-14")
 
 
-def lively_bundle(folder: Path, base: Bundle, members: int = 2, calibration: Calibration | None = None) -> Bundle:
+def lively_bundle(
+    folder: Path,
+    base: Bundle,
+    members: int = 2,
+    calibration: tuple[Calibration, ...] = (),
+    horizons: tuple[float, ...] = (12.0,),
+    **network: Any,
+) -> Bundle:
     """Networks whose random weights are large enough that exams and dates matter visibly."""
+    config = replace(ModelConfig.variant("mini", len(DWI), "v2"), outputs=len(horizons), **network)
     states = []
     for seed in range(members):
         torch.manual_seed(100 + seed)
-        model = HCCNet(ModelConfig.variant("mini", len(DWI), "v2"))
+        model = HCCNet(config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.ndim > 1 and ("encoder" in name or "pooler" in name or "head" in name):
@@ -36,7 +46,9 @@ def lively_bundle(folder: Path, base: Bundle, members: int = 2, calibration: Cal
                 elif parameter.ndim > 1:
                     parameter.mul_(3)
         states.append((model.state_dict(), seed))
-    description = replace(base.description, calibration=calibration, name="lively")
+    description = replace(
+        base.description, calibration=calibration, name="lively", model=config, horizons=horizons, average_risk=()
+    )
     return write_bundle(folder, description, states, "card", precision=torch.float32)
 
 
@@ -47,25 +59,117 @@ def patient() -> Patient:
 
 @pytest.fixture(scope="module")
 def bundle(demonstration: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return lively_bundle(tmp_path_factory.mktemp("lively") / "b", demonstration, calibration=Calibration(0.7, -0.4))
+    return lively_bundle(tmp_path_factory.mktemp("lively") / "b", demonstration, calibration=(Calibration(0.7, -0.4),))
+
+
+HORIZONS = (6.0, 12.0, 24.0)
+
+
+@pytest.fixture(scope="module")
+def of_three(demonstration: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Networks with three horizons, of which the second is the main one; with slopes that make the last risk too low."""
+    calibration = (Calibration(1.0, -0.3), Calibration(0.7, -0.4), Calibration(0.5, -3.0))
+    folder = tmp_path_factory.mktemp("three") / "b"
+    bundle = lively_bundle(folder, demonstration, calibration=calibration, horizons=HORIZONS)
+    states = [(bundle.member(i).state_dict(), i) for i in range(2)]
+    described = replace(bundle.description, average_risk=(0.02, 0.05, 0.11))
+    return write_bundle(folder.parent / "c", described, states, "card", precision=torch.float32)
+
+
+def times_of(patient: Patient) -> torch.Tensor:
+    return torch.tensor([[(patient.landmark.date - e.date).days / 30.4375 for e in patient.exams]])
+
+
+def prepared_exams(bundle: Bundle, patient: Patient) -> torch.Tensor:
+    return torch.stack(
+        [torch.from_numpy(prepare_exam(e, DWI, bundle.description.preprocessing).data) for e in patient.exams]
+    )
 
 
 def test_the_risk_is_the_calibrated_mean_of_the_members_probabilities(bundle: Bundle, patient: Patient) -> None:
     prediction = Predictor(bundle, "cpu").predict(patient)
-    exams = torch.stack(
-        [torch.from_numpy(prepare_exam(e, DWI, bundle.description.preprocessing).data) for e in patient.exams]
-    )
-    times = torch.tensor([[(patient.landmark.date - e.date).days / 30.4375 for e in patient.exams]])
+    exams, times = prepared_exams(bundle, patient), times_of(patient)
     with torch.no_grad():
         each = [float(bundle.member(i)(exams[None], times, torch.tensor([4])).sigmoid()) for i in range(2)]
     mean = sum(each) / 2
     assert prediction.risk_uncalibrated == pytest.approx(mean, abs=1e-6)
     odds = np.exp(0.7 * np.log(mean / (1 - mean)) - 0.4)
     assert prediction.risk == pytest.approx(odds / (1 + odds), abs=1e-6)
-    assert prediction.members == pytest.approx(calibrate(np.array(each), Calibration(0.7, -0.4)), abs=1e-6)
+    each_odds = np.exp(0.7 * np.log(np.array(each) / (1 - np.array(each))) - 0.4)
+    assert prediction.members == pytest.approx(each_odds / (1 + each_odds), abs=1e-6)
     assert prediction.spread["low"] == min(prediction.members)
     assert prediction.spread["high"] == max(prediction.members)
     assert prediction.spread["sd"] == pytest.approx(np.std(prediction.members))
+    (only,) = prediction.risk_by_horizon
+    assert only == {
+        "months": 12.0,
+        "risk": prediction.risk,
+        "risk_uncalibrated": prediction.risk_uncalibrated,
+        "low": prediction.spread["low"],
+        "high": prediction.spread["high"],
+        "average": None,
+    }
+
+
+def test_the_risk_by_horizon_is_the_calibrated_mean_of_the_members_cumulative_risks(
+    of_three: Bundle, patient: Patient
+) -> None:
+    prediction = Predictor(of_three, "cpu").predict(patient)
+    exams, times = prepared_exams(of_three, patient), times_of(patient)
+    with torch.no_grad():
+        hazards = torch.cat([of_three.member(i)(exams[None], times, torch.tensor([4])) for i in range(2)])
+    each = 1 - np.cumprod(1 - hazards.double().sigmoid().numpy(), axis=1)  # (members, horizons)
+    found = {key: [at[key] for at in prediction.risk_by_horizon] for key in prediction.risk_by_horizon[0]}
+    assert found["months"] == list(HORIZONS)
+    assert found["average"] == [0.02, 0.05, 0.11]
+    assert found["risk_uncalibrated"] == pytest.approx(each.mean(axis=0), abs=1e-6)
+    slopes, intercepts = np.array([1.0, 0.7, 0.5]), np.array([-0.3, -0.4, -3.0])
+
+    def by_hand(risks: np.ndarray) -> np.ndarray:
+        logits = slopes * np.log(risks / (1 - risks)) + intercepts
+        return np.maximum.accumulate(1 / (1 + np.exp(-logits)), axis=-1)
+
+    assert found["risk"] == pytest.approx(by_hand(each.mean(axis=0)), abs=1e-6)
+    assert found["risk"][0] < found["risk"][1] == found["risk"][2]  # the last one alone would be lower
+    assert found["low"] == pytest.approx(by_hand(each).min(axis=0), abs=1e-6)
+    assert found["high"] == pytest.approx(by_hand(each).max(axis=0), abs=1e-6)
+    # What stands beside it is of the main horizon.
+    assert (prediction.horizon_months, prediction.risk) == (12.0, found["risk"][1])
+    assert prediction.risk_uncalibrated == found["risk_uncalibrated"][1]
+    assert (prediction.spread["low"], prediction.spread["high"]) == (found["low"][1], found["high"][1])
+    assert prediction.members == pytest.approx(by_hand(each)[:, 1], abs=1e-6)
+
+
+def test_the_risks_at_every_exam_are_those_of_predictions_from_it_at_each_horizon(
+    of_three: Bundle, patient: Patient
+) -> None:
+    predictor = Predictor(of_three, "cpu")
+    risks = predictor.risks_at_every_exam(patient, predictor.prepare(patient))
+    assert risks.shape == (2, 4, 3)
+    trajectory = predictor.predict(patient).trajectory
+    for number, exam in enumerate(patient.exams):
+        alone = predictor.predict(patient.until(exam))
+        raw = [at["risk_uncalibrated"] for at in alone.risk_by_horizon]
+        assert risks[:, number].mean(axis=0) == pytest.approx(raw, abs=1e-5)
+        assert trajectory[number]["risk"] == pytest.approx(alone.risk, abs=1e-5)
+
+
+def test_the_demonstration_predicts_what_it_did_before_there_were_horizons(sample_patient: Patient) -> None:
+    """The values are those of the version before (d3b1fc5), which knew one horizon, for the patient in the package."""
+    bundle = Bundle.open(DEMONSTRATION_BUNDLE)
+    assert json.loads((DEMONSTRATION_BUNDLE / "bundle.json").read_text())["format_version"] == 1
+    prediction = Predictor(bundle, "cpu").predict(sample_patient)
+    assert prediction.risk == pytest.approx(0.9729628, abs=1e-5)
+    assert prediction.risk_uncalibrated == pytest.approx(0.8927931, abs=1e-5)
+    assert prediction.members[:3] == pytest.approx([0.9878929, 0.9780478, 0.9483624], abs=1e-5)
+    assert [point["risk"] for point in prediction.trajectory] == pytest.approx(
+        [0.6878776, 0.8219889, 0.8950510, 0.9729628], abs=1e-5
+    )
+    assert [exam.risk_without for exam in prediction.exams[:-1]] == pytest.approx(
+        [0.9846668, 0.9381929, 0.9371051], abs=1e-5
+    )
+    (only,) = prediction.risk_by_horizon
+    assert (only["months"], only["risk"], only["average"]) == (12.0, prediction.risk, None)
 
 
 def test_risk_without_an_exam_is_the_risk_of_the_patient_without_it(bundle: Bundle, patient: Patient) -> None:
@@ -117,14 +221,22 @@ def test_each_exam_is_encoded_once_per_member(
     assert sum(encoded) == len(patient.exams) * len(bundle.description.members)
 
 
-def test_a_prediction_satisfies_its_schema(bundle: Bundle, patient: Patient) -> None:
+def test_a_prediction_satisfies_its_schema(bundle: Bundle, of_three: Bundle, patient: Patient) -> None:
     schema = prediction_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    for number in (1, 4):
-        result = Predictor(bundle, "cpu").predict(Patient("P1", patient.exams[:number])).to_dict()
+    for number, which in ((1, bundle), (4, bundle), (4, of_three)):
+        result = Predictor(which, "cpu").predict(Patient("P1", patient.exams[:number])).to_dict()
         jsonschema.validate(result, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**result, "risk": 1.2}, schema)
+    first, *others = result["risk_by_horizon"]
+    without_average = {key: value for key, value in first.items() if key != "average"}
+    for wrong in (
+        {"risk": 1.2},
+        {"risk_by_horizon": []},
+        {"risk_by_horizon": [{**first, "high": 1.2}, *others]},
+        {"risk_by_horizon": [without_average, *others]},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**result, **wrong}, schema)
 
 
 def test_one_exam_is_predicted_with_a_warning(bundle: Bundle, patient: Patient) -> None:
@@ -155,9 +267,9 @@ def test_demonstration_weights_say_so_first(demonstration: Bundle, patient: Pati
 
 def test_a_bundle_without_calibration_says_so(bundle: Bundle, patient: Patient, tmp_path: Path) -> None:
     states = [(bundle.member(0).state_dict(), 0)]
-    plain = replace(bundle.description, calibration=None, demonstration=False)
+    plain = replace(bundle.description, calibration=(), demonstration=False)
     uncalibrated = write_bundle(tmp_path / "a", plain, states, "card")
-    calibrated = write_bundle(tmp_path / "b", replace(plain, calibration=Calibration()), states, "card")
+    calibrated = write_bundle(tmp_path / "b", replace(plain, calibration=(Calibration(),)), states, "card")
     one = Patient("P1", patient.exams[:1])
     assert "not_calibrated" in {w.code for w in Predictor(uncalibrated, "cpu").predict(one).warnings}
     assert "not_calibrated" not in {w.code for w in Predictor(calibrated, "cpu").predict(one).warnings}
@@ -194,9 +306,21 @@ def test_attention_rollout_by_hand() -> None:
 
 def test_calibration_by_hand_and_at_the_ends() -> None:
     # logit(0.2) = -1.386; 2 · -1.386 + 1 = -1.7726; sigmoid = 0.1452
-    assert calibrate(np.array([0.2]), Calibration(2.0, 1.0)) == pytest.approx([0.14522], abs=1e-5)
-    assert np.isfinite(calibrate(np.array([0.0, 1.0]), Calibration(1.5, 0.2))).all()
-    assert calibrate(np.array([0.3]), None) == pytest.approx([0.3])
+    one = (Calibration(2.0, 1.0),)
+    assert calibrate(np.array([[0.2], [0.7]]), one)[:, 0] == pytest.approx([0.14522, 0.93671], abs=1e-5)
+    assert np.isfinite(calibrate(np.array([[0.0], [1.0]]), (Calibration(1.5, 0.2),))).all()
+    assert calibrate(np.array([0.3]), ()) == pytest.approx([0.3])
+
+
+def test_a_calibrated_risk_is_never_below_that_of_a_shorter_horizon() -> None:
+    calibration = (Calibration(2.0, 1.0), Calibration(0.5, -1.0), Calibration(1.0, 0.0))
+    risks = np.sort(np.random.default_rng(0).random((500, 4, 3)), axis=-1)
+    calibrated = calibrate(risks, calibration)
+    assert (np.diff(calibrated, axis=-1) >= 0).all()
+    alone = np.stack([calibrate(risks[..., k : k + 1], (one,))[..., 0] for k, one in enumerate(calibration)], axis=-1)
+    assert (np.diff(alone, axis=-1) < 0).any()  # each horizon by itself would fall
+    assert calibrated == pytest.approx(np.maximum.accumulate(alone, axis=-1))
+    assert (calibrate(risks, ()) == risks).all()
 
 
 def test_an_exam_needs_its_date_and_each_day_one_exam(patient: Patient) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from HCCNetLib.models import VARIANTS, HCCNet, ModelConfig, time_encoding
+from HCCNetLib.models import VARIANTS, HCCNet, ModelConfig, risk_logits, time_encoding
 from HCCNetLib.models.convnext3d import GlobalResponseNorm
 from HCCNetLib.models.keyed import DropPath
 from HCCNetLib.models.published import convert_state_dict, infer_config
@@ -36,7 +38,7 @@ def test_features_and_logits_equal_the_published_arithmetic(test_data: Path, nam
         features = model.backbone(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         logits = model(images, golden["positions"], lengths)
     assert torch.allclose(features, golden["features"], atol=1e-4, rtol=0)
-    assert torch.allclose(logits, golden["logits"].squeeze(-1), atol=1e-4, rtol=0)
+    assert torch.allclose(logits, golden["logits"], atol=1e-4, rtol=0)
 
 
 # backbone, whole model; the published tables round them to 5.2/12.4, 9.2/22.0, 15.9/45.9 and 29.2/72.4 million
@@ -160,3 +162,64 @@ def test_names_that_training_wrapped_are_read(test_data: Path) -> None:
 def test_a_foreign_checkpoint_is_refused_by_the_names_it_holds() -> None:
     with pytest.raises(Refusal, match=r"not one of the published classifier's: it holds layer4\.conv\.weight"):
         convert_state_dict({"layer4.conv.weight": torch.zeros(1)})
+
+
+# ---------------------------------------------------------------- hazards
+
+
+def test_the_risk_is_1_minus_the_product_of_no_diagnosis_and_never_falls() -> None:
+    torch.manual_seed(0)
+    hazards = 4 * torch.randn(20000, 5, dtype=torch.float64)
+    risks = risk_logits(hazards).sigmoid()
+    expected = 1 - (1 - hazards.sigmoid()).cumprod(dim=-1)
+    assert torch.allclose(risks, expected, atol=1e-14, rtol=0)
+    assert (risks.diff(dim=-1) >= 0).all()
+    # Rare diagnoses keep their digits, which 1 − (1 − hazard) loses: the hazards then just add up.
+    rare = torch.full((1, 3), -45.0, dtype=torch.float64)
+    wanted = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64) * rare[0, 0].exp()
+    assert torch.allclose(risk_logits(rare).sigmoid(), wanted, rtol=1e-12, atol=0)
+
+
+def test_the_risk_in_one_interval_is_the_network_s_logit_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    one = 20 * torch.randn(1000, 1)
+    assert torch.equal(risk_logits(one), one)
+    several = torch.cat([one, torch.randn(1000, 2)], dim=-1)
+    assert torch.equal(risk_logits(several)[:, :1], one)
+
+
+def test_extreme_hazards_have_finite_risks_and_gradients() -> None:
+    signs = torch.tensor(list(itertools.product((-60.0, 0.0, 60.0), repeat=4)))
+    hazards = signs.requires_grad_(True)
+    logits = risk_logits(hazards)
+    (gradient,) = torch.autograd.grad(logits.sum(), hazards)
+    assert logits.isfinite().all()
+    assert gradient.isfinite().all()
+    assert (gradient >= 0).all()
+    exact = risk_logits(signs.double())
+    assert torch.allclose(logits.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_each_interval_has_an_output_of_its_own(small: HCCNet) -> None:
+    torch.manual_seed(4)
+    model = HCCNet(replace(small.config, outputs=3)).eval()
+    embeddings, times = torch.randn(2, 3, 128), torch.tensor([[12.0, 6.0, 0.0]] * 2)
+    hazards, _ = model.classify(embeddings, times, torch.tensor([3, 3]))
+    assert hazards.shape == (2, 3)
+    model.head.weight[1] += 1.0
+    changed, _ = model.classify(embeddings, times, torch.tensor([3, 3]))
+    assert torch.equal(changed[:, [0, 2]], hazards[:, [0, 2]])
+    assert not torch.equal(changed[:, 1], hazards[:, 1])
+
+
+@pytest.mark.parametrize("change", ["false", "", 0, None])
+def test_whether_changes_are_read_is_true_or_false(change: object) -> None:
+    with pytest.raises(ValueError, match="change must be true or false"):
+        replace(ModelConfig.variant("mini", 2), change=change)
+
+
+@pytest.mark.parametrize("outputs", [0, -1, 2.0])
+def test_a_network_without_whole_outputs_is_refused(outputs: float) -> None:
+    with pytest.raises(ValueError, match=r"at least one layer, channel and output|outputs must be whole numbers"):
+        replace(ModelConfig.variant("mini", 1), outputs=outputs)  # type: ignore[arg-type]

@@ -778,6 +778,9 @@ def test_published_configurations_are_whole_for_each_channel_group_and_size(file
         assert config.channels == recipe.finetune.channels
         assert config.preparation.crop_voxels == 72
         assert config.model.name == variant
+    published = recipe.finetune
+    assert (published.horizons_months, published.loss, published.landmark_weight) == ((12.0,), "balanced", "equal")
+    assert (published.model.outputs, published.channel_dropout) == (1, 0.0)
     backbone = recipe.stages[0]
     assert (backbone.global_views, backbone.local_views, backbone.local_voxels, backbone.outputs) == (2, 2, 48, 4096)
     assert (backbone.student_temperature, backbone.teacher_temperature, backbone.teacher_momentum) == (

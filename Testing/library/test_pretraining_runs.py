@@ -103,7 +103,7 @@ def test_an_encoder_run_hands_on_the_transformer_and_the_backbone_that_it_read(f
     stem = "stages.0.downsample.0.weight"
     torch.testing.assert_close(handed.backbone[stem], repeat_stem(backbone.backbone[stem], 2))
     assert torch.equal(handed.backbone["norm.weight"], backbone.backbone["norm.weight"])  # frozen
-    network = HCCNet(tiny_config(pooling="mean").model)
+    network = HCCNet(tiny_config(pooling="mean", horizons_months=[12]).model)
     network.load_state_dict(dict(handed.weights), strict=True)
     assert {"value", "low", "high"} == set(handed.about["order_auroc"])
     assert not any("backbone" in name for name in load_file(finished / "encoder" / "checkpoint.safetensors"))

@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -736,9 +737,9 @@ def test_what_changed_is_a_sentence_about_the_latest_pair_and_a_table_of_all():
     }
     text = Page(render_report(result(changes=[CHANGE, earlier]), [])).text()
     assert (
-        "The estimated risk rose from 5.0% as of 2022-04-20 to 12.3% as of 2023-01-11; the change is +0.95 units of the "
-        "networks' output (logit), made up of −0.20 from the time that passed with an unchanged picture and +1.15 from "
-        "what the new exam shows differently."
+        "The estimated risk within 12 months rose from 5.0% as of 2022-04-20 to 12.3% as of 2023-01-11; the change is "
+        "+0.95 units of the networks' output (logit), made up of −0.20 from the time that passed with an unchanged picture and "
+        "+1.15 from what the new exam shows differently."
     ) in text
     assert (
         "2021-01-01 2022-04-20 5.0% 12.3% 0.00 +0.50 −0.50 2022-04-20 2023-01-11 5.0% 12.3% +0.95 −0.20 +1.15" in text
@@ -751,7 +752,7 @@ def test_what_changed_is_a_sentence_about_the_latest_pair_and_a_table_of_all():
 )
 def test_a_risk_that_fell_or_stayed_is_said_to_have_done_so(risks, words):
     change = {**CHANGE, "risk_from": risks[0], "risk_to": risks[1]}
-    assert f"The estimated risk {words}" in Page(render_report(result(changes=[change]), [])).text()
+    assert f"The estimated risk within 12 months {words}" in Page(render_report(result(changes=[change]), [])).text()
 
 
 def test_a_change_of_what_is_not_calibrated_is_not_called_one_of_the_risk():
@@ -841,6 +842,126 @@ def test_the_table_holds_both_attentions_and_the_peaks_where_any_exam_has_them()
     assert "L 34.1 mm, A 12.0 mm, S 5.1 mm 0.83, positive in 2 of 3 members" in text
     assert "2022-04-20 2022-04-20 3.0 0.50 0.25 8.1% not known 88% –" in text
     assert "gradient-weighted attention counts this reading only as far as it raises the output" in text
+
+
+# The risk within each horizon
+
+BY_HORIZON = [
+    {"months": 6.0, "risk": 0.0312, "risk_uncalibrated": 0.04, "low": 0.019, "high": 0.052, "average": 0.06},
+    {"months": 12.0, "risk": 0.1234, "risk_uncalibrated": 0.2345, "low": 0.1, "high": 0.19, "average": 0.101},
+    {"months": 18.0, "risk": 0.1301, "risk_uncalibrated": 0.24, "low": 0.11, "high": 0.2, "average": 0.138},
+    {"months": 36.0, "risk": 0.218, "risk_uncalibrated": 0.3, "low": 0.141, "high": 0.294, "average": 0.223},
+]
+
+
+def horizon_chart(shown):
+    """The drawing, read as XML, and what it says in words."""
+    drawn = re.search(r'<div class="horizons"><figure>(<svg.*?</svg>)', render_report(shown, []))[1]
+    root = ElementTree.fromstring(drawn)
+    return root, root.get("aria-label")
+
+
+def drawn_path(root, css):
+    """The points of a line, in what the axes show: months and risk."""
+    (line,) = [path for path in root.iter("path") if path.get("class") == css]
+    points = np.array([list(map(float, p.split())) for p in line.get("d").strip("MZ").split("L")])
+    ticks = {text.text: text for text in root.iter("text") if (text.get("class") or "").startswith("tick")}
+    start, end = (float(ticks[name].get("x")) for name in ("0", "36"))
+    zero, top = (float(ticks[name].get("y")) - 4 for name in ("0%", "40%"))
+    return np.column_stack([36 * (points[:, 0] - start) / (end - start), 0.4 * (points[:, 1] - zero) / (top - zero)])
+
+
+def test_the_risk_by_horizon_is_a_curve_from_0_with_the_members_and_the_cohort():
+    root, _ = horizon_chart(result(risk_by_horizon=BY_HORIZON))
+    for css, key in (("line", "risk"), ("now", "average")):
+        drawn = drawn_path(root, css)
+        assert drawn[:, 0] == pytest.approx([0, *(at["months"] for at in BY_HORIZON)], abs=0.01)
+        assert drawn[:, 1] == pytest.approx([0, *(at[key] for at in BY_HORIZON)], abs=2e-4)
+    band = drawn_path(root, "band")
+    upper, lower = band[:5], band[:4:-1]
+    assert upper[:, 0] == pytest.approx(lower[:, 0])
+    assert upper[:, 1] == pytest.approx([0, *(at["high"] for at in BY_HORIZON)], abs=2e-4)
+    assert lower[:, 1] == pytest.approx([0, *(at["low"] for at in BY_HORIZON)], abs=2e-4)
+
+
+def test_table_labels_and_words_say_the_numbers_of_the_result():
+    shown = result(risk_by_horizon=BY_HORIZON)
+    root, words = horizon_chart(shown)
+    written = [text.text for text in root.iter("text")]
+    text = Page(render_report(shown, [])).text()
+    for at in BY_HORIZON:
+        risk, low, high, average = (percent(at[key]) for key in ("risk", "low", "high", "average"))
+        assert risk in written
+        assert f"{at['months']:g}" in written
+        main = ", main" if at["months"] == 12 else ""
+        assert f"{at['months']:g} months{main} {risk} {low} to {high} {average}" in text
+        main = " (main horizon)" if main else ""
+        assert (
+            f"within {at['months']:g} months{main} {risk}, members {low} to {high}, training cohort {average}" in words
+        )
+    assert written.count("main horizon") == 1
+    assert "Months after 2023-01-11" in written
+    assert "Members: smallest to largest of 3. Cohort: the observed risk over all exams" in text
+    assert "ensemble" in text
+    assert "smallest to largest of 3 members" in text
+
+
+def test_the_trajectory_says_which_horizon_it_is_of():
+    text = Page(render_report(result(risk_by_horizon=BY_HORIZON), [])).text()
+    assert "Horizon: 12 months." in text[text.index("Exams over time") :]
+
+
+@pytest.mark.parametrize("entries", [{}, {"risk_by_horizon": BY_HORIZON[1:2]}])
+def test_a_single_horizon_has_no_curve(entries):
+    page = render_report(result(**entries), [])
+    assert "by horizon" not in page
+    assert 'class="horizons"' not in page
+    assert "within 12 months after 2023-01-11" in page
+    assert page == render_report(result(), [])
+
+
+def test_a_cohort_that_is_not_known_and_a_range_of_one_network_are_left_out():
+    unknown = [at | {"average": None} for at in BY_HORIZON]
+    root, words = horizon_chart(result(risk_by_horizon=unknown, members=[0.1234]))
+    assert not [path for path in root.iter("path") if path.get("class") in ("band", "now")]
+    assert "cohort" not in words
+    text = Page(render_report(result(risk_by_horizon=unknown, members=[0.1234]), [])).text()
+    assert "Horizon Risk 6 months 3.1% 12 months, main 12.3%" in text
+    assert "Cohort" not in text
+    assert "Members" not in text
+
+
+def test_an_output_without_calibration_or_meaning_is_no_risk_by_horizon():
+    raw = result(bundle={**RESULT["bundle"], "calibrated": False}, risk_by_horizon=BY_HORIZON)
+    text = Page(render_report(raw, [])).text()
+    assert "Network output (not calibrated) by horizon" in text
+    assert "Risk by horizon" not in text
+    shown = demonstration(risk_by_horizon=BY_HORIZON)
+    root, words = horizon_chart(shown)
+    text = Page(render_report(shown, [])).text()
+    assert "Network output by horizon Demonstration: no meaning for this patient." in text
+    assert "Risk by horizon" not in text
+    assert words.startswith("Network output by horizon: no meaning for this patient; within 6 months")
+    assert not [text.text for text in root.iter("text") if "." in text.text]  # no value stands at a point
+    assert "Risk by horizon" in render_report(shown | {"phantom": True}, [])
+
+
+def test_labels_of_close_horizons_do_not_overlap_and_the_main_one_is_kept():
+    months = (1.0, 2.0, 3.0, 12.0, 60.0)
+    close = [{**BY_HORIZON[0], "months": m, "risk": 0.01 * m, "high": 0.011 * m, "low": 0.009 * m} for m in months]
+    for main in months:
+        root, words = horizon_chart(result(risk_by_horizon=close, horizon_months=main))
+        ticks = [t for t in root.iter("text") if (t.get("class") or "").startswith("tick") and "%" not in t.text]
+        assert (np.diff([float(t.get("x")) for t in ticks][1:]) >= 46).all()
+        assert f"{main:g}" in [t.text for t in ticks]
+        assert len(list(root.iter("circle"))) == 5
+        assert words.count("within") == 5
+
+
+def test_a_lone_exam_has_the_curve():
+    lone = [exam("2023-01-11", attention=1.0, risk_without=None, months_before_landmark=0.0)]
+    shown = result(exams=lone, trajectory=RESULT["trajectory"][1:], risk_by_horizon=BY_HORIZON)
+    assert drawn_path(horizon_chart(shown)[0], "line").shape == (5, 2)
 
 
 # Numbers and time

@@ -209,6 +209,63 @@ def test_the_rows_survive_a_csv_file_whatever_an_identifier_holds():
     assert list(csv.reader(io.StringIO(text.getvalue()))) == table
 
 
+def by_horizon(**risks):
+    """Entries of risk_by_horizon: m12=0.3 is a risk of 0.3 within 12 months, its members 0.1 below and above."""
+    return [
+        {"months": float(name[1:]), "risk": risk, "risk_uncalibrated": risk, "low": risk - 0.1, "high": risk + 0.1}
+        | {"average": None}
+        for name, risk in risks.items()
+    ]
+
+
+def test_several_horizons_have_columns_after_those_of_the_main_one():
+    several = result(risk_by_horizon=by_horizon(m6=0.25, m12=RESULT["risk"], m24=0.5))
+    table = patient_table([several], {"P9": "No exams."})
+    assert table[0][8:19] == [
+        *("sd", "risk_6_months", "low_6_months", "high_6_months", "risk_12_months", "low_12_months", "high_12_months"),
+        *("risk_24_months", "low_24_months", "high_24_months", "members"),
+    ]
+    first, refused = records(table)
+    for at in several["risk_by_horizon"]:
+        for name in ("risk", "low", "high"):
+            assert float(first[f"{name}_{at['months']:g}_months"]) == at[name]
+    assert first["risk_12_months"] == first["risk"]
+    assert refused == {**dict.fromkeys(table[0], ""), "patient_id": "P9", "notice": "Refused: No exams."}
+
+
+def test_results_of_several_bundles_share_one_header():
+    results = [
+        result(risk_by_horizon=by_horizon(m12=0.3, m36=0.5)),
+        result(risk_by_horizon=by_horizon(m6=0.2, m12=0.3)),
+        result(),  # of a version that knew one horizon
+    ]
+    first, second, third = records(patient_table(results))
+    risks = ["risk_6_months", "risk_12_months", "risk_36_months"]
+    assert [name for name in first if name.startswith("risk_") and name != "risk_uncalibrated"] == risks
+    assert [[row[name] for name in risks] for row in (first, second, third)] == [
+        ["", "0.3", "0.5"],
+        ["0.2", "0.3", ""],
+        ["", "0.30000000000000004", ""],
+    ]
+
+
+def test_a_single_horizon_has_the_columns_it_had_before():
+    single = result(risk_by_horizon=by_horizon(m12=RESULT["risk"]))
+    assert patient_table([single]) == patient_table([result()])
+    assert exam_table(single) == exam_table(result())
+
+
+def test_the_latest_exam_s_row_holds_the_risk_within_each_horizon():
+    table = exam_table(result(risk_by_horizon=by_horizon(m6=0.25, m12=0.3)))
+    first, second = records(table)
+    assert table[0][7:15] == [
+        *("risk_without", "risk_6_months", "low_6_months", "high_6_months"),
+        *("risk_12_months", "low_12_months", "high_12_months", "peak_r_mm"),
+    ]
+    assert {first[name] for name in table[0][8:14]} == {""}
+    assert (second["risk_6_months"], second["low_6_months"], second["high_6_months"]) == ("0.25", "0.15", "0.35")
+
+
 def test_no_patients_make_a_header_alone():
     assert len(patient_table([])) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from training_helpers import CHANNELS, tiny_config
 
 from HCCNetLib.bundles import DEMONSTRATION_BUNDLE, Bundle
 from HCCNetLib.evaluation.discrimination import auroc
+from HCCNetLib.evaluation.follow_up import CENSORED, COMPETING, DIAGNOSED
 from HCCNetLib.inference import Predictor
 from HCCNetLib.inference.cache import Preparation
 from HCCNetLib.readers import read_input
@@ -32,7 +34,7 @@ DEMO_SEED = 18  # the Makefile's; neither training nor test
 
 
 class PlantedImages:
-    """In place of a cache: noise, and in the second channel of exams called ``bright`` somewhat more of it."""
+    """In place of a cache: noise, and somewhat more of one channel in exams called ``bright`` (the second) or ``late``."""
 
     def __init__(self) -> None:
         config = tiny_config()
@@ -42,34 +44,77 @@ class PlantedImages:
         edge = self.preparation.config.crop_voxels + 2 * self.preparation.margin
         image = np.random.default_rng(sum(key.encode()) + 1000 * int(key.split()[1])).normal(size=(2, edge, edge, edge))
         image[1] += 0.5 * key.startswith("bright")
+        image[0] += 0.5 * key.startswith("late")
         return image.astype(np.float16)
 
 
-def planted(number: int) -> Example:
-    bright = number % 2 == 0
-    return Example(f"P{number}", number, (f"{'bright' if bright else 'plain'} {number}",), (0.0,), (bright,), (None,))
+# What is seen in a patient's one exam → months until the end of follow-up and how it ends.
+COURSES = {"bright": (3.0, DIAGNOSED), "late": (9.0, DIAGNOSED), "plain": (24.0, CENSORED)}
+
+
+def planted(number: int, kinds: Sequence[str] = ("bright", "plain")) -> Example:
+    kind = kinds[number % len(kinds)]
+    followed, status = COURSES[kind]
+    exams = (f"{kind} {number}",)
+    return Example(f"P{number}", number, exams, (0.0,), (kind != "plain",), (None,), ("1",), followed, status)
+
+
+def held_out_risks(
+    training: list[Example],
+    held_out: list[Example],
+    folder: Path,
+    horizons: Sequence[float] = (12,),
+    steps: int = 60,
+    learning_rate: float = 3e-3,
+) -> np.ndarray:
+    """Risks (N, horizons) of patients who were not trained on."""
+    settings = {"steps": steps, "batch": 12, "warmup": 5, "learning_rate": 3e-2, "loss": "plain", "dropout": 0.1}
+    config = tiny_config(**settings, horizons_months=list(horizons), drop_path=0.0)
+    model = first_model(config, 0)
+    task = FinetuneTask(config, VisitPlan(config, 0, training), (), PlantedImages(), model)  # type: ignore[arg-type]
+    of_loop = LoopSettings(
+        folder, "planted", config.steps, (learning_rate, 1e-6), (0.05, 0.05), warmup=5, clip_norm=3.0
+    )
+    groups = parameter_groups(dict(model.named_parameters()), lambda _: 1.0)
+    Loop(task, groups, of_loop, Workers(0, 1, torch.device("cpu"))).run(lambda *_: None)
+    return np.concatenate(predict(model, held_out, task))
 
 
 def held_out_auroc(training: list[Example], held_out: list[Example], folder: Path) -> float:
-    config = tiny_config(steps=60, batch=12, warmup=5, learning_rate=3e-2, loss="plain", dropout=0.1, drop_path=0.0)
-    model = first_model(config, 0)
-    task = FinetuneTask(config, VisitPlan(config, 0, training), (), PlantedImages(), model)  # type: ignore[arg-type]
-    settings = LoopSettings(folder, "planted", config.steps, (3e-3, 1e-6), (0.05, 0.05), warmup=5, clip_norm=3.0)
-    groups = parameter_groups(dict(model.named_parameters()), lambda _: 1.0)
-    Loop(task, groups, settings, Workers(0, 1, torch.device("cpu"))).run(lambda *_: None)
-    return auroc(np.array([e.label for e in held_out]), predict(model, held_out, task))
+    return auroc(np.array([e.label for e in held_out]), held_out_risks(training, held_out, folder)[:, 0])
 
 
 def test_what_is_planted_is_learned_and_shuffled_labels_give_chance(tmp_path: Path) -> None:
     training, held_out = [planted(n) for n in range(60)], [planted(n) for n in range(60, 140)]
     assert held_out_auroc(training, held_out, tmp_path / "true") > 0.95
-    labels = [e.labels for e in training]
-    random.Random(0).shuffle(labels)
-    shuffled = [replace(e, labels=label) for e, label in zip(training, labels, strict=True)]
+    outcomes = [(e.labels, e.followed, e.status) for e in training]
+    random.Random(0).shuffle(outcomes)
+    shuffled = [
+        replace(e, labels=labels, followed=followed, status=status)
+        for e, (labels, followed, status) in zip(training, outcomes, strict=True)
+    ]
     agreement = np.mean([a.label == b.label for a, b in zip(training, shuffled, strict=True)])
     assert 0.4 < agreement < 0.6, "the shuffled labels still say something"
     # Of 40 and 40 patients an AUROC of no skill has an SD of 0.065.
     assert 0.3 < held_out_auroc(shuffled, held_out, tmp_path / "shuffled") < 0.7
+
+
+def test_each_horizon_learns_which_patients_are_diagnosed_by_then(tmp_path: Path) -> None:
+    """One sign foretells a diagnosis at 3 months, another one at 9; both are trained with deaths and censorings among them."""
+    kinds = ("bright", "late", "plain")
+    training, held_out = [planted(n, kinds) for n in range(90)], [planted(n, kinds) for n in range(90, 180)]
+    training = [  # every fifth patient without a diagnosis leaves within the second interval, by death or otherwise
+        replace(e, followed=8.0, status=(COMPETING, CENSORED)[n % 2], labels=(None,)) if n % 15 == 2 else e
+        for n, e in enumerate(training)
+    ]
+    # At three times the rate the network collapses to one output for everybody with some seeds.
+    risks = held_out_risks(training, held_out, tmp_path / "two", (6, 12), steps=120, learning_rate=1e-3)
+    kind = np.array([e.exams[0].split()[0] for e in held_out])
+    assert auroc(kind == "bright", risks[:, 0]) > 0.95
+    assert auroc(kind != "plain", risks[:, 1]) > 0.95
+    late = kind == "late"
+    assert np.median(risks[late, 1]) > 0.5 > np.median(risks[late, 0])
+    assert (risks[:, 1] >= risks[:, 0]).all()
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +128,7 @@ def test_the_demonstration_bundle_is_ten_small_networks_that_say_what_they_are(d
     assert description.model.name == "mini"
     assert description.demonstration
     assert "phantom" in description.intended_use
-    assert description.calibration is not None
+    assert len(description.calibration) == len(description.horizons)
     assert description.training_data["exam_level_target"]["column"] == "lesion_log_ml"
     assert "seed 1" in description.training_data["summary"]
     assert sum(f.stat().st_size for f in DEMONSTRATION_BUNDLE.rglob("*") if f.is_file()) <= LARGEST_BUNDLE

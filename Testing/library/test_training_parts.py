@@ -15,13 +15,25 @@ import numpy as np
 import pytest
 import torch
 from helpers import DWI, centred_affine, make_exam, make_patient, rotation, write_patient
+from scipy.special import expit
 from test_preprocessing import GRIDS, grid_of
 from torch.nn import functional
-from training_helpers import SETTINGS, changed_image, example, examples_of, open_cache, tiny_config, write_yaml
+from training_helpers import (
+    SETTINGS,
+    changed_image,
+    example,
+    examples_of,
+    labels_at,
+    open_cache,
+    tiny_config,
+    write_yaml,
+)
 
-from HCCNetLib.bundles import BundleDescription
+from HCCNetLib.bundles import BundleDescription, Calibration
 from HCCNetLib.evaluation.calibration import fit_recalibration
+from HCCNetLib.evaluation.follow_up import CENSORED, COMPETING, DIAGNOSED
 from HCCNetLib.inference.cache import Preparation, PreparedCache
+from HCCNetLib.inference.predictor import calibrate
 from HCCNetLib.models import HCCNet, ModelConfig, keyed
 from HCCNetLib.models.keyed import Dropout, DropPath, give_keys, keyed_uniform
 from HCCNetLib.models.pooling import POOLINGS, GeneralisedMeanPooling, MeanPooling, make_pooling
@@ -38,7 +50,7 @@ from HCCNetLib.training.recipe import read_recipe
 from HCCNetLib.training.schedules import cosine_schedule
 from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.splits import Splits, draw_splits, find_splits
-from HCCNetLib.training.visits import VisitPlan, plain_visit, sequence_times
+from HCCNetLib.training.visits import VisitPlan, plain_visit, sequence_times, trained_landmarks
 
 SMALL = PreprocessingConfig(spacing_mm=4.5, crop_voxels=24, liver_min_voxels=27)
 
@@ -365,7 +377,7 @@ def test_without_keys_torch_s_generator_decides_again():
 # ---------------------------------------------------------------- pooling
 
 
-@pytest.mark.parametrize("kind", POOLINGS)
+@pytest.mark.parametrize("kind", [kind for kind in POOLINGS if kind != "cells"])
 def test_a_pooling_gives_one_vector_and_does_not_care_where_things_lie(kind):
     torch.manual_seed(0)
     pooling, x = make_pooling(kind, 8), torch.randn(3, 8, 2, 3, 4)
@@ -374,7 +386,7 @@ def test_a_pooling_gives_one_vector_and_does_not_care_where_things_lie(kind):
     torch.testing.assert_close(pooling(x.flip(2, 4)), y)
     config = replace(ModelConfig.variant("mini", 2), pooling=kind)
     logit = HCCNet(config).eval()(torch.randn(1, 2, 2, 24, 24, 24), torch.tensor([[6.0, 0.0]]), torch.tensor([2]))
-    assert logit.shape == (1,)
+    assert logit.shape == (1, 1)
     logit.sum().backward()
 
 
@@ -494,7 +506,23 @@ def config_of(tmp_path, text, **overrides):
         ("variant: huge", "unknown variant 'huge': choose one of"),
         ("folds: 1", "folds must be at least 2; it is 1."),
         ("dropout: 1.0", "dropout must be at least 0 and below 1; it is 1."),
-        ("horizon_months: 0", "horizon_months must be above 0; it is 0."),
+        ("horizons_months: [0, 12]", "horizons must be above 0 months, ascending, each once."),
+        ("horizons_months: [12, 6]", "horizons must be above 0 months, ascending, each once."),
+        ("horizons_months: [6, 6, 12]", "horizons must be above 0 months, ascending, each once."),
+        ("horizons_months: []", "horizons must be above 0 months, ascending, each once."),
+        ("horizons_months: [12, .inf]", "must be a finite number"),
+        ("horizon_months: 0", "the main horizon (0 months) must be one of 6, 12, 18, 24, 36."),
+        ("horizon_months: 9", "the main horizon (9 months) must be one of 6, 12, 18, 24, 36."),
+        ("loss: balanced", "loss balanced is for one horizon: give horizons_months [12], or loss plain."),
+        ("loss: focal", "loss focal is for one horizon: give horizons_months [12], or loss plain."),
+        ("landmark_weight: patient", "landmark_weight must be one of number, equal; it is 'patient'."),
+        ("channel_dropout: 1.0", "channel_dropout must be at least 0 and below 1; it is 1."),
+        ("channel_dropout: 0.75", "channel_dropout must be below 0.75: one of the 4 channels always stays."),
+        ("change: true\ntime: exams", "change needs time in months: it divides by the time between exams."),
+        (
+            "channels: [DWI_b0]\nchannel_dropout: 0.1",
+            "channel_dropout is above 0, but there is one channel: none can be left out.",
+        ),
         ("device: tpu", "device must be auto, cpu or cuda; it is 'tpu'."),
         ("steps: 10", "warmup (40) must be shorter than the run (10 steps)."),
         ("target_weight: 1", "target_weight is above 0, but target_file or target_column is empty."),
@@ -636,7 +664,34 @@ def test_every_patient_is_used_or_counted_with_the_reason(tiny_phantom, tiny_cac
     assert len(cut.exams) == len(days[fourth]) - 1
     assert cut.months[-1] == 0
     assert cut.months == tuple(sorted(cut.months, reverse=True))
-    assert all(e.labels[-1] is not None for e in examples.all)
+    # Exams whose outcome at the main horizon is not known are kept: they say what happened until then.
+    for found in examples.all:
+        outcome, dates = outcomes[found.patient_id], days[found.patient_id][: len(found.exams)]
+        end = outcome.diagnosis_date or outcome.competing_date or outcome.last_seen_date
+        without_diagnosis = COMPETING if outcome.competing_date else CENSORED
+        assert found.status == (DIAGNOSED if outcome.diagnosis_date else without_diagnosis)
+        assert found.followed == pytest.approx((end - dates[-1]).days / 30.4375)
+        follow_up = found.follow_up()
+        assert follow_up.months == pytest.approx([(end - date).days / 30.4375 for date in dates])
+        assert follow_up.numbers.tolist() == list(range(1, len(dates) + 1))
+        assert list(found.labels) == labels_at(12, follow_up.months, found.status)
+    not_known = [e for e in examples.all if e.labels[-1] is None]
+    assert not_known
+    assert {e.label for e in examples.all if not e.labelled} == {False}
+    short = sum(int((e.follow_up().months < 6).sum()) for e in examples.all if e.status == CENSORED)
+    assert examples.counts["exams censored before the first horizon"] == short > 0
+    counted = count_examples(examples.all)
+    assert {e.status for e in examples.all} == {CENSORED, DIAGNOSED, COMPETING}
+    assert counted["patients with a competing event"] == 1
+    assert counted["diagnosed patients"] == sum(e.status == DIAGNOSED for e in examples.all)
+    assert counted["positive landmarks"] == sum(e.labels.count(True) for e in examples.all) > 0
+    latest = gather_examples(cohort, tiny_config(landmarks="latest"), cache, {}, lambda *_: None)
+    without = {e.patient_id for e in examples.all if not e.labelled}
+    assert (
+        without
+        == {n for n, reason in latest.left_out.items() if reason == "not followed for the main horizon"}
+        != set()
+    )
     assert examples.all[-1].targets[0] == 2.5
     assert examples.all[-1].targets[1:] == (None,) * (len(examples.all[-1].exams) - 1)
     nobody = replace(cohort, outcomes={second: outcomes[second]})
@@ -650,6 +705,7 @@ def test_every_patient_is_used_or_counted_with_the_reason(tiny_phantom, tiny_cac
 
 def plan_of(member=0, patients=7, exams=9, **changes):
     examples = [example([False] * (exams - 1) + [i % 2 == 0], f"P{i}", i) for i in range(patients)]
+    assert all(len(trained_landmarks(e, tiny_config())) == exams for e in examples)
     return VisitPlan(tiny_config(**changes), member, examples)
 
 
@@ -658,7 +714,7 @@ def same(one, two):
     for v in (one, two):
         keys, changes = (
             [v.exam_keys.tolist(), v.sequence_keys.tolist()],
-            [(c.start, c.scale.tolist()) for c in v.changes],
+            [(c.start, c.scale.tolist(), c.dropped) for c in v.changes],
         )
         values.append([v.exams, v.sequences, v.weights, v.turn, keys, changes])
     return values[0] == values[1]
@@ -685,34 +741,101 @@ def test_each_epoch_has_every_patient_once():
         assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_neither_the_limit_of_exams_nor_exam_dropout_takes_the_landmark():
+@pytest.mark.parametrize(
+    ("landmarks", "landmark_weight"), [("all", "number"), ("all", "equal"), ("latest", "number"), ("latest", "equal")]
+)
+def test_neither_the_limit_of_exams_nor_exam_dropout_takes_the_landmark(landmarks, landmark_weight):
     lengths = set()
-    for landmarks in ("all", "latest"):
-        plan = plan_of(max_exams=4, exam_dropout=0.6, subsequences=3, landmarks=landmarks)
-        for epoch in range(40):
-            visit = plan.draw(plan.examples[0], epoch)
-            assert len(visit.exams) <= 4
-            assert visit.exams == tuple(sorted(set(visit.exams)))
-            for sequence in visit.sequences:
-                assert sequence == tuple(sorted(set(sequence)))
-                assert set(sequence) <= set(visit.exams)
-                lengths.add(len(sequence))
-            ends = Counter(s[-1] for s in visit.sequences)
-            assert set(ends.values()) == {3}
-            assert sum(visit.weights) == pytest.approx(len(ends))
-            if landmarks == "latest":
-                assert set(ends) == {8}
-                assert len(visit.exams) == 4
+    limits = {"max_exams": 4, "exam_dropout": 0.6, "subsequences": 3}
+    plan = plan_of(**limits, landmarks=landmarks, landmark_weight=landmark_weight)
+    for epoch in range(40):
+        visit = plan.draw(plan.examples[0], epoch)
+        assert len(visit.exams) <= 4
+        assert visit.exams == tuple(sorted(set(visit.exams)))
+        for sequence in visit.sequences:
+            assert sequence == tuple(sorted(set(sequence)))
+            assert set(sequence) <= set(visit.exams)
+            lengths.add(len(sequence))
+        ends = Counter(s[-1] for s in visit.sequences)
+        assert set(ends.values()) == {3}
+        by_number = (landmarks, landmark_weight) == ("all", "number")
+        for end in ends:
+            # One of nine landmarks is drawn and three of the exams before it.
+            chance = (1 + sum(min(3 / later, 1) for later in range(end + 1, 9))) / 9
+            wanted = 1 / (end + 1) / chance if by_number else 1.0
+            given = [w for s, w in zip(visit.sequences, visit.weights, strict=True) if s[-1] == end]
+            assert given == pytest.approx([wanted / 3] * 3)
+        if landmarks == "latest":
+            assert set(ends) == {8}
+            assert len(visit.exams) == 4
     assert lengths == {1, 2, 3, 4}
 
 
-def test_no_sequence_reads_an_exam_after_its_landmark_or_ends_at_one_without_label():
-    patient = example([None, False, None, True])
+def test_a_landmark_s_mean_weight_is_1_by_its_number_however_long_the_series():
+    """Of a long series some landmarks are drawn at a time: those that are must stand for the others."""
+    epochs = 3000
+    for exams in (7, 14, 20):
+        patient = example([False] * exams)
+        plan = VisitPlan(tiny_config(max_exams=7, exam_dropout=0.0), 0, [patient])
+        drawn = np.zeros((epochs, exams))
+        for epoch in range(epochs):
+            visit = plan.draw(patient, epoch)
+            drawn[epoch, [s[-1] for s in visit.sequences]] = visit.weights
+        error = drawn.std(axis=0) / epochs**0.5
+        assert (np.abs(drawn.mean(axis=0) - 1 / np.arange(1, exams + 1)) <= 4 * error + 1e-12).all()
+        assert (error < 0.09 / np.arange(1, exams + 1)).all()
+
+
+def cut_to(patient, count):
+    """The patient as if the exams after the first ``count`` had not been made; the outcome stays."""
+    gap = patient.months[count - 1]
+    return replace(
+        patient,
+        exams=patient.exams[:count],
+        exam_ids=patient.exam_ids[:count],
+        months=tuple(m - gap for m in patient.months[:count]),
+        labels=patient.labels[:count],
+        targets=patient.targets[:count],
+        followed=patient.followed + gap,
+    )
+
+
+@pytest.mark.parametrize("landmark_weight", ["number", "equal"])
+def test_a_landmark_s_weight_depends_on_no_later_exam(landmark_weight):
+    plan = plan_of(exams=6, max_exams=7, exam_dropout=0.0, landmark_weight=landmark_weight)
+    patient = plan.examples[0]
+    whole = plan.draw(patient, 0)
+    weights = dict(zip([s[-1] for s in whole.sequences], whole.weights, strict=True))
+    if landmark_weight == "number":
+        assert weights == {n: 1 / (n + 1) for n in range(6)}
+    else:
+        assert weights == dict.fromkeys(range(6), 1.0)
+    for count in range(1, 6):
+        visit = plan.draw(cut_to(patient, count), 0)
+        assert visit.sequences == whole.sequences[:count]
+        assert visit.weights == whole.weights[:count]
+        # What happened afterwards is read from the outcome, not from the exams.
+        for config in (tiny_config(), tiny_config(horizons_months=[12], loss="balanced")):
+            one, other = patient.intervals(config), cut_to(patient, count).intervals(config)
+            np.testing.assert_array_equal(one.at_risk[:count], other.at_risk)
+            np.testing.assert_array_equal(one.diagnosed[:count], other.diagnosed)
+
+
+def test_no_sequence_reads_an_exam_after_its_landmark_or_ends_at_one_that_says_nothing():
+    censored = example([False, False, None, None])  # followed for 21, 15, 9 and 3 months
     config = tiny_config(exam_dropout=0.0)
-    visit = VisitPlan(config, 0, [patient]).draw(patient, 0)
-    assert visit.sequences == ((0, 1), (0, 1, 2, 3))
+    visit = VisitPlan(config, 0, [censored]).draw(censored, 0)
+    assert visit.exams == (0, 1, 2, 3)
+    assert visit.sequences == ((0,), (0, 1), (0, 1, 2), (0, 1, 2, 3))
+    same_day = replace(censored, followed=0.0)  # nothing is known of the time after the latest exam
+    assert VisitPlan(config, 0, [same_day]).draw(same_day, 0).sequences == ((0,), (0, 1), (0, 1, 2))
+    published = tiny_config(exam_dropout=0.0, horizons_months=[12], loss="balanced")
+    assert VisitPlan(published, 0, [censored]).draw(censored, 0).sequences == ((0,), (0, 1))
     latest = tiny_config(exam_dropout=0.0, landmarks="latest")
-    assert VisitPlan(latest, 0, [patient]).draw(patient, 0).sequences == ((0, 1, 2, 3),)
+    assert VisitPlan(latest, 0, [censored]).draw(censored, 0).sequences == ((0, 1),)
+    diagnosed = example([False, False, True, True])  # after 21, 15, 9 and 3 months
+    assert VisitPlan(config, 0, [diagnosed]).draw(diagnosed, 0).sequences == ((0,), (0, 1), (0, 1, 2), (0, 1, 2, 3))
+    assert VisitPlan(latest, 0, [diagnosed]).draw(diagnosed, 0).sequences == ((0, 1, 2, 3),)
 
 
 def test_exams_of_a_patient_are_turned_alike_and_cropped_each_for_itself():
@@ -726,13 +849,20 @@ def test_exams_of_a_patient_are_turned_alike_and_cropped_each_for_itself():
     )
 
 
-def test_prediction_s_reading_has_all_exams_and_nothing_drawn():
-    patient = example([False] * 9)
-    visit = plain_visit(patient, tiny_config(max_exams=3, exam_dropout=0.5))
-    assert visit.sequences == (tuple(range(9)),)
+def test_prediction_s_reading_has_all_exams_up_to_each_landmark_and_nothing_drawn():
+    patient = example([False] * 8 + [None])
+    visit = plain_visit(patient, tiny_config(max_exams=3, exam_dropout=0.5, channel_dropout=0.4))
+    assert visit.exams == tuple(range(9))
+    assert visit.sequences == tuple(
+        tuple(range(n)) for n in range(1, 10)
+    )  # the last one too: it is judged as any other
     assert visit.turn == Turn()
-    assert {c.start for c in visit.changes} == {(2, 2, 2)}
-    assert plain_visit(patient, tiny_config(history="latest")).sequences == ((8,),)
+    assert {(c.start, c.dropped) for c in visit.changes} == {((2, 2, 2), ())}
+    assert plain_visit(patient, tiny_config(history="latest")).sequences == tuple((n,) for n in range(9))
+    latest = plain_visit(patient, tiny_config(landmarks="latest"))
+    assert (latest.exams, latest.sequences) == (tuple(range(8)), (tuple(range(8)),))
+    alone = plain_visit(patient, tiny_config(landmarks="latest", history="latest"))
+    assert (alone.exams, alone.sequences) == ((7,), ((7,),))
 
 
 def test_times_count_back_from_the_landmark_of_each_sequence():
@@ -753,20 +883,50 @@ def test_the_calibration_is_carried_over_to_the_mean_of_all_members():
     rng = np.random.default_rng(0)
     common = rng.normal(0, 2.0, 40000)
     labels = rng.random(len(common)) < 1 / (1 + np.exp(-common))
+    weights = np.ones(len(common))
 
     def mean_of(members):
         return (1 / (1 + np.exp(-members))).mean(axis=1)
 
     logits = common[:, None] + rng.normal(0, 1.0, (len(common), 10))
     two = 1 / (1 + np.exp(-logits[:, :2]))
-    of_two = dict(zip(("slope", "intercept"), fit_recalibration(two.mean(axis=1), labels), strict=True))
+    of_two = Calibration(*fit_recalibration(two.mean(axis=1), labels))
     wanted, _ = fit_recalibration(mean_of(logits), labels)
-    found = ensemble.carry_over(of_two, two, labels, 10)
-    assert abs(found["slope"] - wanted) < abs(of_two["slope"] - wanted) / 2
-    assert found["slope"] == pytest.approx(wanted, rel=0.06)
-    assert found["intercept"] / found["slope"] == pytest.approx(of_two["intercept"] / of_two["slope"])
-    assert ensemble.carry_over(of_two, two, labels, 2) == of_two
-    assert ensemble.carry_over(of_two, two[:, :1], labels, 10) == of_two
+    found = ensemble.carry_over(of_two, two, labels, weights, 10)
+    assert abs(found.slope - wanted) < abs(of_two.slope - wanted) / 2
+    assert found.slope == pytest.approx(wanted, rel=0.06)
+    assert ensemble.carry_over(of_two, two, labels, weights, 2) == of_two
+    assert ensemble.carry_over(of_two, two[:, :1], labels, weights, 10) == of_two
+    # Landmarks whose outcome is not known play no part, whatever stands in their place.
+    hidden = np.arange(len(common)) % 4 == 0
+    known_alone = ensemble.carry_over(of_two, two[~hidden], labels[~hidden], weights[~hidden], 10)
+    spoilt = np.where(hidden, ~labels, labels)
+    assert ensemble.carry_over(of_two, two, spoilt, np.where(hidden, 0.0, 1.0), 10) == known_alone
+    # Two of a landmark weigh as much as one that counts twice.
+    twice = np.where(labels, 2.0, 1.0)
+    rows = np.repeat(np.arange(len(common)), twice.astype(int))
+    once = ensemble.carry_over(of_two, two, labels, twice, 10)
+    written_out = ensemble.carry_over(of_two, two[rows], labels[rows], np.ones(len(rows)), 10)
+    assert (once.slope, once.intercept) == pytest.approx((written_out.slope, written_out.intercept), abs=1e-6)
+    assert once.slope != pytest.approx(found.slope, abs=1e-3)
+
+
+def test_a_calibration_that_is_carried_over_keeps_the_mean_of_small_risks():
+    rng, count = np.random.default_rng(1), 20_000
+    true = rng.normal(-3.5, 1.0, count)
+    labels = rng.random(count) < expit(true)
+    members = expit(true[:, None] + rng.normal(0, 1.0, (count, 10)))
+    two, ten = members[:, :2], members.mean(axis=1)
+    of_two = Calibration(*fit_recalibration(two.mean(axis=1), labels))
+    found = ensemble.carry_over(of_two, two, labels, np.ones(count), 10)
+    risks = calibrate(ten[:, None], (found,))[:, 0]
+    observed = labels.mean()
+    assert abs(risks.mean() - observed) < 3 * np.sqrt(observed * (1 - observed) / count)
+    assert fit_recalibration(risks, labels)[0] == pytest.approx(1, abs=0.1)
+    assert found.slope > 1.2 * of_two.slope
+    # A line turned about a risk of one half, where none of them lies, would miss.
+    turned = Calibration(found.slope, of_two.intercept * found.slope / of_two.slope)
+    assert calibrate(ten[:, None], (turned,)).mean() < 2 / 3 * observed
 
 
 def test_a_stage_reads_its_cohort_with_the_table_of_channels(tmp_path: Path) -> None:

@@ -11,15 +11,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_helpers import SETTINGS, example, examples_of, log_of, open_cache, tiny_config, write_yaml
+from training_helpers import CHANNELS, SETTINGS, example, examples_of, log_of, open_cache, tiny_config, write_yaml
 
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.commands.main import main
+from HCCNetLib.evaluation.discrimination import auroc
+from HCCNetLib.evaluation.follow_up import CENSORED, COMPETING, DIAGNOSED, FollowUp, cumulative_incidence
 from HCCNetLib.explanation import DEFAULT_METHOD, ChangeEvidence, EnsembleEvidence, exam_maps, make_explainer
 from HCCNetLib.inference import Predictor
 from HCCNetLib.models import HCCNet
@@ -28,10 +32,13 @@ from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
 from HCCNetLib.training import ensemble, loop
 from HCCNetLib.training.checkpoint import TrainingState
+from HCCNetLib.training.configuration import read_config
 from HCCNetLib.training.distributed import Workers
+from HCCNetLib.training.examples import gather_examples, training_cache
 from HCCNetLib.training.finetune import FinetuneTask, Normalisation
 from HCCNetLib.training.loop import Losses
-from HCCNetLib.training.visits import VisitPlan
+from HCCNetLib.training.settings import FinetuneConfig
+from HCCNetLib.training.visits import VisitPlan, trained_landmarks
 
 TARGET = {"target_file": "truth/exams.csv", "target_column": "lesion_log_ml", "target_weight": 1.0}
 ALONE = Workers(0, 1, torch.device("cpu"))
@@ -42,9 +49,9 @@ def calibration():
     """Four steps on eight patients teach nothing, so that by chance there may be nothing to calibrate with."""
     fit = ensemble.fit_recalibration
 
-    def fit_or_not(risks, labels):
+    def fit_or_not(risks, labels, weights=None):
         try:
-            return fit(risks, labels)
+            return fit(risks, labels, weights)
         except Refusal:
             return 1.0, 0.25
 
@@ -73,6 +80,10 @@ def finished(calibration, tiny_phantom, tiny_cache, tmp_path_factory):
     file = write_yaml(folder / "run.yaml", {**SETTINGS, **TARGET, "demonstration": True, **where})
     assert main(["finetune", "--config", str(file)]) == 0
     return folder / "run"
+
+
+def config_of(run):
+    return read_config(FinetuneConfig, run / "config.yaml", {})
 
 
 def weights(run, member=0):
@@ -108,8 +119,15 @@ def test_a_run_ends_in_a_bundle_that_opens_and_predicts(finished, tiny_phantom):
     assert description.demonstration
     assert description.training_data["exam_level_target"]["column"] == "lesion_log_ml"
     assert description.training_data["exam_level_target"]["exams_with_a_value"] > 10
-    assert description.calibration is not None
-    assert "each predicted by the 1 member(s) that had not seen them" in str(description.calibration.fitted_on)
+    assert (description.horizons, description.horizon_months) == ((6.0, 12.0, 24.0), 12.0)
+    assert len(description.calibration) == len(description.average_risk) == 3
+    landmarks = len(json.loads((finished / "development.json").read_text())["predictions"])
+    for one in description.calibration:
+        assert (
+            f"{landmarks} exams of 10 development patients, each predicted by the 1 member(s) that had not seen the patient"
+            in str(one.fitted_on)
+        )
+    assert not description.missing_channels
     assert description.operating_thresholds
     assert "truth" not in json.dumps(description.model.to_dict())
     card = (finished / "bundle" / "MODEL_CARD.md").read_text()
@@ -118,30 +136,36 @@ def test_a_run_ends_in_a_bundle_that_opens_and_predicts(finished, tiny_phantom):
     assert "PH0" not in card + (finished / "bundle" / "bundle.json").read_text()
     prediction = Predictor(bundle, "cpu").predict(read_input(tiny_phantom).patients[0])
     assert 0 < prediction.risk < 1
+    assert [at["months"] for at in prediction.risk_by_horizon] == [6, 12, 24]
+    assert [at["average"] for at in prediction.risk_by_horizon] == list(description.average_risk)
+    risks = [at["risk"] for at in prediction.risk_by_horizon]
+    assert risks == sorted(risks)
     assert "demonstration" in {w.code for w in prediction.warnings}
 
 
-def test_a_held_out_probability_is_what_prediction_computes_from_the_same_weights(finished, tiny_phantom):
+def test_held_out_risks_are_what_prediction_computes_from_the_same_weights(finished, tiny_phantom):
     content = json.loads((finished / "members" / "01" / "held_out.json").read_text())
     bundle = Bundle.open(finished / "bundle")
-    cohort = {p.patient_id: p for p in read_input(tiny_phantom).patients}
+    cohort = read_input(tiny_phantom)
+    patients = {p.patient_id: p for p in cohort.patients}
     network = HCCNet(bundle.description.model).eval()
     network.load_state_dict(weights(finished, 1))
-    compared = 0
     for row in content["patients"]:
-        patient = cohort[row["patient_id"]]
-        outcome = read_input(tiny_phantom).outcomes[patient.patient_id]
-        if outcome.diagnosis_date is None and (outcome.last_seen_date - patient.landmark.date).days < 366:
-            continue  # the latest labelled landmark is an earlier exam
+        patient = patients[row["patient_id"]]
+        event = cohort.outcomes[patient.patient_id].event_date
+        kept = tuple(exam for exam in patient.exams if event is None or exam.date < event)
+        patient = type(patient)(patient.patient_id, kept)
         predictor = Predictor(bundle, "cpu")
         from_bundle = predictor.predict(patient)
         predictor._kept = {0: network, 1: network}
-        exact = predictor.predict(patient)
+        exact = predictor.risks_at_every_exam(patient, predictor.prepare(patient))[0]
+        assert np.shape(row["risks"]) == (len(kept), 3)
         # Exams for training lie in half precision, those for prediction do not.
-        assert exact.risk_uncalibrated == pytest.approx(row["probability"], abs=2e-4)
-        assert from_bundle.risk_uncalibrated != exact.risk_uncalibrated
-        compared += 1
-    assert compared >= 3
+        np.testing.assert_allclose(row["risks"], exact, rtol=0, atol=2e-4)
+        raw = [at["risk_uncalibrated"] for at in predictor.predict(patient).risk_by_horizon]
+        assert raw == pytest.approx(row["risks"][-1], abs=2e-4)
+        assert from_bundle.risk_uncalibrated != raw[1]
+    assert len(content["patients"]) >= 3
 
 
 def test_no_patient_trains_a_member_that_predicts_them_for_the_calibration(finished):
@@ -151,7 +175,79 @@ def test_no_patient_trains_a_member_that_predicts_them_for_the_calibration(finis
         assert sorted(r["patient_id"] for r in content["patients"]) == sorted(splits[f"fold {member}"])
     development = json.loads((finished / "development.json").read_text())
     assert development["members_per_patient"] == 1
-    assert len(development["predictions"]) == sum(len(names) for names in splits.values())
+    assert {row["patient_id"] for row in development["predictions"]} == {n for names in splits.values() for n in names}
+
+
+def test_calibration_thresholds_and_average_risk_rest_on_every_landmark_before_an_event(finished, tiny_phantom):
+    development = json.loads((finished / "development.json").read_text())
+    examples = {e.patient_id: e for e in ensemble.open_run(config_of(finished), lambda *_: None).examples.all}
+    rows = development["predictions"]
+    assert [(r["patient_id"], r["number"]) for r in rows] == [
+        (name, n + 1) for name in sorted(examples) for n in range(len(examples[name].exams))
+    ]
+    held_out = {
+        row["patient_id"]: row["risks"]
+        for member in range(2)
+        for row in json.loads((finished / "members" / f"{member:02d}" / "held_out.json").read_text())["patients"]
+    }
+    assert [r["raw"] for r in rows] == [held_out[r["patient_id"]][r["number"] - 1] for r in rows]
+    raw, risk = (np.array([r[name] for r in rows]) for name in ("raw", "risk"))
+    slope, intercept = (
+        np.array([one[name] for one in development["calibration_of_held_out"]]) for name in ("slope", "intercept")
+    )
+    fitted = 1 / (1 + np.exp(-(slope * np.log(raw / (1 - raw)) + intercept)))
+    np.testing.assert_allclose(risk, np.maximum.accumulate(fitted, axis=1), rtol=0, atol=1e-9)
+    # By hand, after Aalen and Johansen: one patient dies.
+    months = np.concatenate([examples[name].follow_up().months for name in sorted(examples)])
+    status = np.concatenate([examples[name].follow_up().status for name in sorted(examples)])
+    assert set(status) == {CENSORED, DIAGNOSED, COMPETING}
+    for horizon, average in zip((6, 12, 24), development["average_risk"], strict=True):
+        diagnosed, free = 0.0, 1.0
+        for day in np.unique(months[(status != CENSORED) & (months <= horizon)]):
+            now, at_risk = months == day, (months >= day).sum()
+            diagnosed += free * (now & (status == DIAGNOSED)).sum() / at_risk
+            free *= 1 - (now & (status != CENSORED)).sum() / at_risk
+        assert average == pytest.approx(diagnosed)
+    known = (status != CENSORED) | (months >= 12)
+    labels = (status == DIAGNOSED) & (months <= 12)
+    assert (development["landmarks"], development["positive"]) == (len(rows), int(labels.sum()))
+    assert development["auroc"] == pytest.approx(auroc(labels[known], raw[known, 1]))
+    by_number = development["by_landmark_number"]
+    assert list(by_number) == ["1", "2", "3", "4 or more"]
+    assert {months for at in by_number.values() for months in at} == {"6", "12", "24"}
+    first = np.array([r["number"] == 1 for r in rows])
+    assert by_number["1"]["12"]["mean_risk"] == pytest.approx(risk[first, 1].mean())
+
+
+def test_the_average_risk_is_that_of_all_exams_where_the_latest_are_the_landmarks(settings, finished, tmp_path):
+    assert main(settings(landmarks="latest", horizons_months=[6, 12])) == 0
+    run = ensemble.open_run(config_of(tmp_path / "run"), lambda *_: None)
+    development = json.loads((run.folder / "development.json").read_text())
+
+    def observed(landmarks):
+        follow_up = FollowUp.joined([e.follow_up(landmarks(e), n) for n, e in enumerate(run.examples.all)])
+        return cumulative_incidence(follow_up, np.array([6.0, 12.0]), np.ones((1, len(follow_up))))[0]
+
+    assert development["average_risk"] == pytest.approx(observed(lambda _: None))
+    assert np.abs(observed(lambda _: None) - observed(lambda e: e.labelled[-1:])).min() > 0.05
+    assert list(Bundle.open(run.folder / "bundle").description.average_risk) == development["average_risk"]
+    of_all, of_latest = ((folder / "bundle" / "MODEL_CARD.md").read_text() for folder in (finished, run.folder))
+    assert "AUROC at 12 months, over all latest exams whose\noutcome is known: " in of_latest
+    assert "AUROC at 12 months, over all exams whose\noutcome is known: " in of_all
+    assert "with the calibration that was fitted on these patients" in of_all
+    assert "not calibrated" not in of_all.lower()
+
+
+def test_a_calibration_is_called_carried_over_where_it_was(finished):
+    run = ensemble.open_run(config_of(finished), lambda *_: None)
+    development = json.loads((finished / "development.json").read_text())
+    assert development["calibration"] == development["calibration_of_held_out"]  # one member has not seen a patient
+    carried = [{**one, "slope": 1.1 * one["slope"]} for one in development["calibration"]]
+    for calibration, said in ((development["calibration"], False), (carried, True)):
+        described = ensemble._describe(run, {**development, "calibration": calibration})
+        for one in described.calibration:
+            assert one.fitted_on.endswith(" and carried over to the mean of all members") == said
+            assert ("carried over" in one.fitted_on) == said
 
 
 def test_the_log_has_each_step_once_and_names_no_patient(finished):
@@ -257,6 +353,58 @@ def test_a_damaged_checkpoint_is_refused_by_name(settings, tmp_path, capsys):
     assert "checkpoint.safetensors is no readable checkpoint. Remove it to start this member again." in said
 
 
+# ---------------------------------------------------------------- the first phase, shared between runs
+
+EXAMS_FIRST = {**TARGET, "exam_steps": 3, "target_stages": "all"}
+
+
+@pytest.fixture(scope="module")
+def exams_first(calibration, tiny_phantom, tiny_cache, tmp_path_factory):
+    """Member 0 of a run that has a first phase."""
+    run = tmp_path_factory.mktemp("first") / "run"
+    where = {"cohort": str(tiny_phantom), "cache": str(tiny_cache), "out": str(run)}
+    file = write_yaml(run.parent / "run.yaml", {**SETTINGS, **EXAMS_FIRST, **where})
+    assert main(["finetune", "--config", str(file), "--member", "0"]) == 0
+    return run
+
+
+def test_the_first_phase_keeps_what_it_trains_and_nothing_else(exams_first):
+    kept = load_file(exams_first / "members" / "00" / "exams" / "weights.safetensors")
+    assert {name.split(".")[0] for name in kept} == {"network", "target_head", "stage_heads"}
+    assert all(name.startswith("network.backbone.") for name in kept if name.startswith("network."))
+    first = ensemble.first_model(tiny_config(**EXAMS_FIRST), 0).state_dict()
+    assert not any(torch.equal(kept[name], first[name]) for name in kept if first[name].ndim > 1)
+
+
+def test_a_member_with_another_run_s_first_phase_is_the_one_that_trains_its_own(settings, exams_first, tmp_path):
+    words = settings(**EXAMS_FIRST, exams_from=str(exams_first))
+    assert main([*words, "--member", "0"]) == 0
+    assert_same_weights(tmp_path / "run", exams_first)
+    assert not (tmp_path / "run" / "members" / "00" / "exams").exists()
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [
+        {"horizons_months": [12, 24]},
+        {"change": True},
+        {"horizons_months": [12], "loss": "balanced", "landmark_weight": "equal", "learning_rate": 1e-2},
+    ],
+    ids=["horizons", "change", "published loss"],
+)
+def test_an_arm_of_other_hazards_takes_the_first_phase_over(settings, exams_first, tmp_path, arm):
+    words = settings(**{**EXAMS_FIRST, "exams_from": str(exams_first), **arm})
+    assert main([*words, "--member", "0"]) == 0
+    assert not (tmp_path / "run" / "members" / "00" / "exams").exists()
+
+
+@pytest.mark.parametrize("other", [{"exam_learning_rate": 1e-3}, {"exam_steps": 2}, {"seed": 3}])
+def test_a_first_phase_of_other_settings_is_not_taken_over(settings, exams_first, capsys, other):
+    words = settings(**{**EXAMS_FIRST, "exams_from": str(exams_first), **other})
+    said = refused([*words, "--member", "0"], capsys)
+    assert "is the first phase of other settings or patients. Give the same, or leave exams_from empty." in said
+
+
 # ---------------------------------------------------------------- the same work, divided in another way
 
 
@@ -356,8 +504,9 @@ def outcomes(cohort, change):
     """A copy of a cohort's outcomes with each row changed."""
     with (cohort / "outcomes.csv").open() as stream:
         rows = [change(row) for row in csv.DictReader(stream)]
-    lines = [f"{r['patient_id']},{r['diagnosis_date']},{r['last_seen_date']}" for r in rows]
-    (cohort / "outcomes.csv").write_text("patient_id,diagnosis_date,last_seen_date\n" + "\n".join(lines) + "\n")
+    names = ("patient_id", "diagnosis_date", "last_seen_date", "competing_event", "competing_date")
+    lines = [",".join(row.get(name) or "" for name in names) for row in rows]
+    (cohort / "outcomes.csv").write_text(",".join(names) + "\n" + "\n".join(lines) + "\n")
 
 
 @pytest.fixture
@@ -370,13 +519,53 @@ def cohort(tiny_phantom, tmp_path):
     ("change", "given", "sentence"),
     [
         (lambda r: {**r, "diagnosis_date": ""}, {}, "All patients that can be used are negative"),
-        (lambda r: r, {"horizon_months": 0.01}, "All patients that can be used are negative at their latest landmark"),
+        (
+            lambda r: r,
+            {"horizon_months": 0.01, "horizons_months": [0.01]},
+            "All patients that can be used are negative at their latest landmark",
+        ),
+        (
+            lambda r: r,
+            {"horizons_months": [12, 50, 60]},
+            "No exam of the cohort is followed for 50 months; the longest follow-up after an exam is 45.9 months. "
+            "Leave 50, 60 out of horizons_months.",
+        ),
+        (
+            lambda r: r,
+            {"horizons_months": [6, 12, 18, 24]},
+            "No diagnosis falls between 18 and 24 months after an exam of the cohort",
+        ),
+        (
+            lambda r: r,
+            {"horizons_months": [6, 12], "horizon_months": 9},
+            "the main horizon (9 months) must be one of 6, 12.",
+        ),
+        (
+            lambda r: r,
+            {"loss": "balanced"},
+            "loss balanced is for one horizon: give horizons_months [12], or loss plain.",
+        ),
+        (
+            lambda r: {**r, "last_seen_date": ""},
+            {},
+            "outcomes.csv, row 2: dates must be written 2021-03-14 (diagnosis_date and competing_date may be empty, "
+            "last_seen_date may not).",
+        ),
+        (
+            lambda r: {**r, "competing_event": "death"},
+            {},
+            "outcomes.csv, row 2: competing_event names an event and competing_date is empty. Fill in its date.",
+        ),
         (lambda r: r, {"folds": 4}, "it needs 2. Take fewer folds, a longer horizon, or more patients."),
-        (lambda r: {**r, "diagnosis_date": "", "last_seen_date": "1999-01-01"}, {}, "that the patient was last seen on 1999"),
+        (
+            lambda r: {"patient_id": r["patient_id"], "last_seen_date": "1999-01-01"},
+            {},
+            "that the patient was last seen on 1999",
+        ),
         (lambda r: {**r, "last_seen_date": "soon"}, {}, "outcomes.csv"),
         (lambda r: r, {"channels": ["DWI_b0", "T1_native"]}, "T1_native is missing."),
     ],
-)  # fmt: skip
+)
 def test_outcomes_and_images_that_nothing_can_be_learned_from_are_refused(
     settings, cohort, capsys, change, given, sentence
 ):
@@ -406,15 +595,21 @@ def test_an_ensemble_that_learned_nothing_is_not_calibrated_and_says_so(
     monkeypatch.setattr(ensemble, "fit_recalibration", calibration)
     predict = ensemble.predict
     monkeypatch.setattr(
-        ensemble, "predict", lambda m, held, t: predict(m, held, t) * 0 + [0.9 - 0.8 * e.label for e in held]
+        ensemble,
+        "predict",
+        lambda m, held, t: [
+            risks * 0 + 0.9 - 0.8 * (e.status == DIAGNOSED) for e, risks in zip(held, predict(m, held, t), strict=True)
+        ],
     )
     assert main(settings()) == 0
     said = capsys.readouterr().out
-    assert "warning: the bundle is not calibrated. " in said
+    assert "warning: the bundle is not calibrated. At 6 months: " in said
     assert "a higher output does not mean a higher risk on these patients" in said
     bundle = Bundle.open(tmp_path / "run" / "bundle")
-    assert bundle.description.calibration is None
-    assert "Not calibrated." in (bundle.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert bundle.description.calibration == ()
+    card = (bundle.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Not calibrated. At 6 months: " in card
+    assert "by the number of the exam, not calibrated, with 95% intervals" in card
 
 
 def test_a_test_part_that_the_split_on_file_lacks_is_refused(settings, capsys):
@@ -442,29 +637,33 @@ def test_no_traceback_where_configuration_or_cohort_is_missing(settings, tmp_pat
 
 def test_the_focal_loss_by_hand(tiny_examples):
     examples, cache = tiny_examples
-    config = tiny_config(loss="focal", focal_gamma=2.0)
+    config = tiny_config(loss="focal", focal_gamma=2.0, horizons_months=[12])
     model = ensemble.first_model(config, 0).eval()
-    task = FinetuneTask(config, VisitPlan(config, 0, examples), (), cache, model)
+    trained = [e for e in examples if e.labelled]
+    task = FinetuneTask(config, VisitPlan(config, 0, trained), (), cache, model)
     (batch,) = task.load(0, ALONE)
     embeddings = model.encode(batch.images)[0]
-    logits = model.network.classify(embeddings[batch.exams], batch.times, batch.lengths)[0]
-    truth = torch.where(batch.labels > 0, logits.sigmoid(), 1 - logits.sigmoid())
+    logits = model.network.classify(embeddings[batch.exams], batch.times, batch.lengths)[0][:, 0]
+    labels = torch.tensor([bool(v.example.labels[s[-1]]) for v in task.plan.batch(0) for s in v.sequences])
+    assert 0 < labels.sum() < len(labels) == len(logits)
+    truth = torch.where(labels, logits.sigmoid(), 1 - logits.sigmoid())
     by_hand = -((1 - truth) ** 2) * truth.log()
     torch.testing.assert_close(task._label_errors(batch, embeddings), by_hand)
 
 
 def test_balanced_classes_weigh_the_same_and_the_weights_of_a_step_sum_to_1(tiny_examples):
-    examples = [example([False, False, True], "A"), example([None, False], "B"), example([False], "C")]
-    config = tiny_config(loss="balanced", target_weight=0.0)
+    examples = [example([False, False, True], "A"), example([False, None], "B"), example([False], "C")]
+    balanced = {"loss": "balanced", "horizons_months": [12]}
     # Four negative landmarks and a positive one: 5 / (2·4) and 5 / (2·1).
-    assert Normalisation.of(examples, config).class_weights == (0.625, 2.5)
-    latest = tiny_config(landmarks="latest")
+    assert Normalisation.of(examples, tiny_config(**balanced, target_weight=0.0)).class_weights == (0.625, 2.5)
+    latest = tiny_config(**balanced, landmarks="latest")
     assert Normalisation.of(examples, latest).class_weights == (3 / 4, 3 / 2)
     assert Normalisation.of(examples, tiny_config(loss="plain")).class_weights == (1.0, 1.0)
     real, cache = tiny_examples
-    for settings in ({}, {"per_pass": 1}, {"loss": "plain"}):
+    for settings in (balanced, {**balanced, "per_pass": 1}, {}, {"per_pass": 1}, {"landmark_weight": "equal"}):
         config = tiny_config(**settings)
-        task = FinetuneTask(config, VisitPlan(config, 0, real), (), cache, ensemble.first_model(config, 0))
+        trained = [e for e in real if trained_landmarks(e, config)]
+        task = FinetuneTask(config, VisitPlan(config, 0, trained), (), cache, ensemble.first_model(config, 0))
         assert sum(float(b.weights.sum()) for b in task.load(2, ALONE)) == pytest.approx(1, abs=1e-6)
 
 
@@ -502,6 +701,54 @@ def test_the_average_of_the_weights_is_what_is_kept(settings, tmp_path, monkeypa
         average = average + (steps - average) / 2
     assert len(seen) == 4
     torch.testing.assert_close(kept[name], average)
+
+
+# ---------------------------------------------------------------- one horizon, channels left out
+
+
+def test_with_one_horizon_and_the_published_settings_a_run_ends_in_a_bundle_of_one_output(
+    settings, tiny_phantom, tmp_path
+):
+    published = {"horizons_months": [12], "loss": "balanced", "landmark_weight": "equal", "start": "published"}
+    assert main(settings(**published)) == 0
+    bundle = Bundle.open(tmp_path / "run" / "bundle")
+    assert (bundle.description.horizons, bundle.description.model.outputs) == ((12.0,), 1)
+    assert "(loss: balanced)" in (bundle.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    prediction = Predictor(bundle, "cpu").predict(read_input(tiny_phantom).patients[0])
+    (only,) = prediction.risk_by_horizon
+    assert (only["months"], only["risk"]) == (12.0, prediction.risk)
+
+
+def test_a_bundle_trained_with_channels_left_out_reads_an_exam_without_one(settings, finished, tiny_phantom, tmp_path):
+    assert main(settings(channel_dropout=0.3)) == 0
+    bundle = Bundle.open(tmp_path / "run" / "bundle")
+    assert bundle.description.missing_channels
+    assert "channels left out at random" in (bundle.path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Every exam must have all channels." in (finished / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    patient = read_input(tiny_phantom).patients[0]
+    latest = patient.exams[-1]
+    for lost in CHANNELS:
+        lacking = replace(latest, images={c: image for c, image in latest.images.items() if c != lost})
+        without = type(patient)(patient.patient_id, (*patient.exams[:-1], lacking))
+        prediction = Predictor(bundle, "cpu").predict(without)
+        assert [w.exam_id for w in prediction.warnings if w.code == "missing_channel"] == [latest.exam_id]
+        assert prediction.risk != Predictor(bundle, "cpu").predict(patient).risk
+        with pytest.raises(Refusal, match=f"Exam {latest.exam_id} lacks {lost}"):
+            Predictor(Bundle.open(finished / "bundle"), "cpu").predict(without)
+
+
+def test_an_exam_without_a_channel_is_trained_on_where_channels_are_left_out(tiny_phantom, tmp_path):
+    cohort = read_input(tiny_phantom)
+    first = cohort.patients[0]
+    exam = first.exams[0]
+    lacking = replace(exam, images={"DWI_b0": exam.images["DWI_b0"]})
+    cohort = replace(cohort, patients=(replace(first, exams=(lacking, *first.exams[1:])), *cohort.patients[1:3]))
+    for dropout, used in ((0.3, 3), (0.0, 2)):
+        config = tiny_config(channel_dropout=dropout, cache=str(tmp_path / "cache"))
+        examples = gather_examples(cohort, config, training_cache(config), {}, lambda *_: None)
+        assert len(examples.all) == used
+        if used == 2:
+            assert examples.left_out == {first.patient_id: f"can't be used: Exam {exam.exam_id}: DWI_b800 is missing."}
 
 
 # ---------------------------------------------------------------- what dates and history are worth

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from HCCNetLib.evaluation.follow_up import CENSORED, DIAGNOSED, FollowUp
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import ArrayImage
@@ -28,6 +32,7 @@ PREPROCESSING = {
 SETTINGS: dict[str, Any] = {
     "name": "tiny",
     "channels": list(CHANNELS),
+    "horizons_months": [6, 12, 24],
     "preprocessing": PREPROCESSING,
     "variant": "mini",
     "start": "scaled",
@@ -70,11 +75,31 @@ def examples_of(cohort: Path, folder: Path, config: FinetuneConfig) -> tuple[Exa
 def example(
     labels: Sequence[bool | None], name: str = "P", number: int = 0, targets: Sequence[float | None] = ()
 ) -> Example:
-    """A patient examined every half year, without images."""
+    """A patient examined every half year, without images, and a follow-up that gives the labels at 12 months."""
     count = len(labels)
     months = tuple(6.0 * (count - 1 - i) for i in range(count))
     exams = tuple(f"{name}-{i}" for i in range(count))
-    return Example(name, number, exams, months, tuple(labels), tuple(targets) or (None,) * count)
+    followed, status = _follow_up_that_gives(labels, months)
+    return Example(
+        name, number, exams, months, tuple(labels), tuple(targets) or (None,) * count, exams, followed, status
+    )
+
+
+def _follow_up_that_gives(labels: Sequence[bool | None], months: Sequence[float]) -> tuple[float, int]:
+    """Months from the latest exam to the end of the follow-up, and how it ended; NaN where no label is known."""
+    if all(label is None for label in labels):
+        return math.nan, CENSORED
+    for followed, status in itertools.product((15.0, 9.0, 3.0), (CENSORED, DIAGNOSED)):
+        if list(labels) == labels_at(12, followed + np.array(months), status):
+            return followed, status
+    raise ValueError(f"no follow-up gives the labels {labels}")
+
+
+def labels_at(horizon: float, months: np.ndarray, status: int) -> list[bool | None]:
+    same = np.ones(len(months), dtype=np.int64)
+    follow_up = FollowUp(same, same, months, status * same)
+    known, cases = follow_up.known(horizon), follow_up.cases(horizon)
+    return [bool(case) if is_known else None for is_known, case in zip(known, cases, strict=True)]
 
 
 def log_of(member: Path) -> list[dict[str, Any]]:

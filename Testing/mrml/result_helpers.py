@@ -27,6 +27,11 @@ CHANNELS = ("DWI_b0", "DWI_b800")
 DATES = ("2021-03-04", "2021-09-07", "2022-04-20", "2023-01-11")
 VIEW = (350, 270)
 NOTICE = "Research software, not a medical device. Not for clinical use."
+AT_HORIZON = {
+    6.0: {"months": 6.0, "risk": 0.06, "risk_uncalibrated": 0.1, "low": 0.04, "high": 0.09, "average": 0.05},
+    12.0: {"months": 12.0, "risk": 0.123, "risk_uncalibrated": 0.2, "low": 0.08, "high": 0.166, "average": 0.1},
+    24.0: {"months": 24.0, "risk": 0.21, "risk_uncalibrated": 0.3, "low": 0.13, "high": 0.27, "average": 0.18},
+}
 REPORT = "<!DOCTYPE html><title>Report</title><p>ä</p>"
 
 
@@ -41,6 +46,7 @@ class Written:
     demonstration: bool = False
     calibrated: bool = True
     phantom: bool = False
+    horizons: Sequence[float] | None = (6.0, 12.0, 24.0)  # None: as versions wrote it that knew one
     axes: Sequence[Sequence[float]] = ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))
 
     def planned(self) -> Mapping[tuple[str, int], np.ndarray]:
@@ -87,6 +93,7 @@ def prediction(written: Written, files: Mapping[tuple[str, int], str]) -> dict[s
     corner = np.array(box["centre_mm"]) - np.array(written.axes).T @ np.array(box["size_mm"]) / 2
     box["origin_mm"] = corner.tolist()
     count = len(written.dates)
+    by_horizon = {} if written.horizons is None else {"risk_by_horizon": [AT_HORIZON[m] for m in written.horizons]}
     exams = []
     for index, date in enumerate(written.dates):
         towards, against = files.get(("towards", index)), files.get(("against", index))
@@ -120,6 +127,7 @@ def prediction(written: Written, files: Mapping[tuple[str, int], str]) -> dict[s
         "horizon_months": 12.0,
         "risk": 0.123,
         "risk_uncalibrated": 0.2,
+        **by_horizon,
         "members": [0.08, 0.166],
         "spread": {"sd": 0.06, "low": 0.08, "high": 0.166},
         "exams": exams,

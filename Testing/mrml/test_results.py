@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ import vtk
 from mrml_helpers import add_volume, hierarchy, matrix
 from result_helpers import (
     AFFINE,
+    AT_HORIZON,
     DATES,
     NOTICE,
     REPORT,
@@ -479,7 +481,16 @@ def test_tables_hold_numbers_as_numbers_and_dates_as_text(shown: Shown) -> None:
     assert held["Attention, gradient-weighted"] == pytest.approx([0.5, math.nan, 0.5, 0.5], nan_ok=True)
     assert held["Risk without it"] == pytest.approx([0.1, 0.1, 0.1, math.nan], nan_ok=True)
     assert [held[f"Peak {axis} (mm)"][0] for axis in "RAS"] == [1, 2, 3]
-    for table in (risk, exams):
+    by_horizon = shown.result.node("table.horizons")
+    assert columns(by_horizon) == {
+        "Horizon": ["latest exam", "6 months", "12 months", "24 months"],
+        "Months after the latest exam": [0, 6, 12, 24],
+        "Risk": pytest.approx([0, 0.06, 0.123, 0.21]),
+        "Smallest member": pytest.approx([0, 0.04, 0.08, 0.13]),
+        "Largest member": pytest.approx([0, 0.09, 0.166, 0.27]),
+        "Training cohort's average": pytest.approx([0, 0.05, 0.1, 0.18]),
+    }
+    for table in (risk, exams, by_horizon):
         data = table.GetTable()
         kinds = [data.GetColumn(n).GetClassName() for n in range(data.GetNumberOfColumns())]
         assert kinds == ["vtkStringArray"] + ["vtkDoubleArray"] * (len(kinds) - 1)
@@ -487,7 +498,10 @@ def test_tables_hold_numbers_as_numbers_and_dates_as_text(shown: Shown) -> None:
 
 def test_charts_show_risk_and_attention_by_date(shown: Shown) -> None:
     risk, attention = shown.result.node("chart.risk"), shown.result.node("chart.attention")
-    assert (risk.GetTitle(), attention.GetTitle()) == ("HCCNet risk by date", "HCCNet attention by date")
+    assert (risk.GetTitle(), attention.GetTitle()) == (
+        "HCCNet risk within 12 months by date",
+        "HCCNet attention by date",
+    )
     first, last = 2021 + 62 / 365, 2023 + 10 / 365
     for chart in (risk, attention):
         assert not chart.GetLegendVisibility()  # it would cover the latest exam
@@ -507,6 +521,47 @@ def test_charts_show_risk_and_attention_by_date(shown: Shown) -> None:
             held = columns(node.GetTableNode())
             assert {node.GetXColumnName(), node.GetYColumnName(), node.GetLabelColumnName()} <= set(held)
             assert node.GetPlotType() == node.PlotTypeScatter
+
+
+def test_a_chart_shows_the_risk_by_horizon_with_members_and_cohort(shown: Shown) -> None:
+    chart = shown.result.node("chart.horizons")
+    assert chart.GetTitle() == "HCCNet risk by horizon"
+    low, high = chart.GetXAxisRange()
+    assert -3 < low < 0 < 24 < high < 27
+    series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())]
+    assert [node.GetYColumnName() for node in series] == [
+        *("Risk", "Smallest member", "Largest member", "Training cohort's average"),
+    ]
+    assert {node.GetXColumnName() for node in series} == {"Months after the latest exam"}
+    assert {node.GetTableNode().GetID() for node in series} == {shown.result.node("table.horizons").GetID()}
+
+
+def test_a_cohort_that_is_not_known_is_not_drawn(scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = {months: at | {"average": None} for months, at in AT_HORIZON.items()}
+    monkeypatch.setattr("result_helpers.AT_HORIZON", unknown)
+    result = Shown(scene, tmp_path, Written()).result
+    assert result.node("chart.horizons").GetNumberOfPlotSeriesNodes() == 3
+    assert all(map(math.isnan, columns(result.node("table.horizons"))["Training cohort's average"]))
+    assert "Cohort" not in result.headline().horizons
+
+
+@pytest.mark.parametrize("horizons", [None, (12.0,)])
+def test_a_result_of_one_horizon_has_no_curve(scene: Any, tmp_path: Path, horizons: tuple[float, ...] | None) -> None:
+    result = Shown(scene, tmp_path, Written(horizons=horizons)).result
+    assert result.node("table.horizons") is result.node("chart.horizons") is None
+    assert result.horizons_months == [12.0]
+    assert (result.headline().figure, result.headline().horizons) == ("12.3%", "")
+    assert result.restore() == []
+
+
+def test_the_headline_holds_the_risk_within_each_horizon(shown: Shown) -> None:
+    headline = shown.result.headline()
+    words = re.sub(r"<[^>]+>", " ", headline.horizons).split()
+    assert " ".join(words) == (
+        "Horizon Risk Members Cohort 6 months 6.0% 4.0% to 9.0% 5.0% 12 months, main 12.3% 8.0% to 16.6% 10.0% "
+        "24 months 21.0% 13.0% to 27.0% 18.0%"
+    )
+    assert headline.horizon_note.startswith("Members: smallest to largest of 2. Cohort: the observed risk")
 
 
 def test_the_sentence_gives_risk_spread_and_horizon(shown: Shown) -> None:
@@ -529,20 +584,21 @@ def test_a_demonstration_on_a_patient_gives_no_risk_and_says_so_everywhere(scene
         "Demonstration only: this result has no meaning for this patient, so no risk of a diagnosis of hepatocellular "
         f"carcinoma within 12 months after 2023-01-11 is given. {NOTICE}"
     )
-    for role in ("chart.risk", "chart.attention"):
+    for role in ("chart.risk", "chart.attention", "chart.horizons"):
         assert result.node(role).GetTitle().endswith(" (demonstration, no meaning)")
     for node in (result.node("table.risk"), result.node("table.exams"), result.map_node(0)):
         assert node.GetName().endswith(" (demonstration, no meaning)")
     assert result.view_text(3).endswith(", demonstration")
     assert result.headline().figure == "Demonstration"
     assert result.headline().spread is None
+    assert result.headline().horizons == ""
     assert result.record.node.GetAttribute("HCCNet.meaning") == "demonstration, no meaning"
 
 
 def test_a_demonstration_on_a_phantom_has_a_meaning(scene: Any, tmp_path: Path) -> None:
     result = Shown(scene, tmp_path, Written(demonstration=True, phantom=True)).result
     assert result.sentence().startswith("Generated patient (phantom). Estimated risk of a diagnosis")
-    assert result.node("chart.risk").GetTitle() == "HCCNet risk by date"
+    assert result.node("chart.risk").GetTitle() == "HCCNet risk within 12 months by date"
 
 
 def test_the_script_node_tells_where_the_result_came_from(shown: Shown) -> None:
@@ -588,9 +644,11 @@ def test_maps_and_fields_lie_with_their_exam_and_the_rest_in_a_folder_of_the_pat
         "HCCNet lowered the output since the exam before 2021-09-07",
     ]
     assert children(scene, tree.GetItemChildWithName(patient, "HCCNet result")) == [
-        *("HCCNet result", "HCCNet prediction", "HCCNet report", "HCCNet risk", "HCCNet exams"),
-        *("Risk as of each exam", "Risk without the exam", "HCCNet risk by date"),
+        *("HCCNet result", "HCCNet prediction", "HCCNet report", "HCCNet risk", "HCCNet exams", "HCCNet horizons"),
+        *("Risk as of each exam", "Risk without the exam", "HCCNet risk within 12 months by date"),
         *("Attention", "Attention, gradient-weighted", "HCCNet attention by date"),
+        *("Risk by horizon", "Smallest member by horizon", "Largest member by horizon"),
+        *("Training cohort's average by horizon", "HCCNet risk by horizon"),
     ]
 
 
@@ -848,6 +906,9 @@ def test_of_several_results_the_last_is_found_and_the_others_are_told_of(twice: 
         (lambda content: content["exams"][0].update(date="yesterday"), "date"),
         (lambda content: content["exams"][0].update(saliency_change={"more": "x"}), "less"),
         (lambda content: content.update(exams=[]), "exams"),
+        (lambda content: content.update(risk_by_horizon=[]), "risk_by_horizon"),
+        (lambda content: content["risk_by_horizon"][1].pop("average"), "average"),
+        (lambda content: content["risk_by_horizon"][0].update(high=1.5), "high"),
         (lambda content: content.update(trajectory=[{"as_of": "2021-03-04", "risk": 1.5}]), "risk"),
         (lambda content: content.update(risk=math.nan), "risk"),
         (lambda content: content["bundle"].update(calibrated="yes"), "calibrated"),
@@ -1159,7 +1220,7 @@ def told(result: Result) -> dict[str, Any]:
         "report": result.report,
         "kept": [result.settings, result.bundle, result.notices, result.exam_dates],
         "state": [result.shown_index, result.shown_kind, result.threshold, result.opacity, result.field_is_shown],
-        "tables": [rounded(columns(result.node(role))) for role in ("table.risk", "table.exams")],
+        "tables": [rounded(columns(result.node(role))) for role in ("table.risk", "table.exams", "table.horizons")],
         "legend": [result.node("legend").GetTitleText(), result.node("legend").GetVisibility()],
         "sentence": result.sentence(),
     }
@@ -1173,7 +1234,7 @@ def told(result: Result) -> dict[str, Any]:
                 [display.GetApplyThreshold(), display.GetInterpolate(), display.GetAutoWindowLevel()],
                 [display.GetColorNode().GetLookupTable().GetTableValue(n) for n in range(256)],
             ]
-    for role in ("chart.risk", "chart.attention"):
+    for role in ("chart.risk", "chart.attention", "chart.horizons"):
         chart = result.node(role)
         series = [chart.GetNthPlotSeriesNode(n) for n in range(chart.GetNumberOfPlotSeriesNodes())]
         found[role] = [chart.GetTitle(), chart.GetYAxisRange()] + [
@@ -1281,7 +1342,7 @@ def test_a_scene_is_read_where_neither_scipy_nor_torch_is(shown: Shown) -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'scipy', 'nibabel'): sys.modules[name] = None\n"
-        "from HCCNetLib.reporting import colours, elements, numbers\n"
+        "from HCCNetLib.reporting import colours, elements, horizons, numbers, tables\n"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 

@@ -497,8 +497,31 @@ def test_progress_is_shown_and_the_result_appears(window: Any, patient: int, app
     assert window.ui.resultLabel.text == (
         "Estimated risk of HCC within 12 months after 2021-09-07 (2 networks: 8.0% to 16.6%)."
     )
+    assert window.ui.horizonsLabel.visible
+    for words in (
+        "6 months",
+        "6.0%",
+        "4.0% to 9.0%",
+        "5.0%",
+        "<b>12 months, main</b>",
+        "<b>12.3%</b>",
+        "24 months",
+        "18.0%",
+    ):
+        assert f">{words}<" in window.ui.horizonsLabel.text
+    assert window.ui.horizonsLabel.toolTip.startswith("Members: smallest to largest of 2. Cohort: the observed risk")
     assert [line[0] for line in window.ui.resultTable.texts()] == list(DATES)
     assert window.ui.resultTable.currentRow() == 1
+
+
+@pytest.mark.parametrize("horizons", [None, (12.0,)])
+def test_a_result_of_one_horizon_has_no_table_of_horizons(
+    window: Any, patient: int, horizons: tuple[float, ...] | None
+) -> None:
+    fill(window)
+    predict(window, horizons=horizons)
+    assert window.ui.figureLabel.text == "12.3%"
+    assert not window.ui.horizonsLabel.visible
 
 
 def test_cancel_stops_and_lets_predict_again(window: Any, patient: int) -> None:
@@ -728,6 +751,7 @@ def test_a_demonstration_is_told_instead_of_a_risk(window: Any, patient: int) ->
         "No meaning for this patient, so no risk of HCC within 12 months after 2021-09-07 is given."
     )
     assert not window.ui.spreadLabel.visible
+    assert not window.ui.horizonsLabel.visible
     assert "%" not in window.ui.resultLabel.text + window.ui.resultLabel.toolTip
 
 
@@ -761,6 +785,24 @@ def test_a_result_is_shown_side_by_side_with_its_chart_and_one_click_leads_back(
     assert side_by_side.is_ours(application.manager.layout)
     window.ui.removeResultButton.click()
     assert application.manager.layout == usual
+
+
+@pytest.mark.parametrize(
+    ("horizons", "chart", "labels"),
+    [((6.0, 12.0, 24.0), "chart.horizons", ["6", "12", "24"]), (None, "chart.risk", [DATES[1]])],
+)
+def test_a_lone_exam_is_shown_with_its_risk_by_horizon(
+    window: Any, patient: int, application: Application, scene: Any, horizons: Any, chart: str, labels: list[str]
+) -> None:
+    fill(window)
+    window.ui.examTable.selectRow(0)
+    window.ui.removeExamButton.click()
+    tick()
+    predict(window, horizons=horizons)
+    widget = application.manager.plotWidget(0)
+    assert widget.mrmlPlotViewNode().GetPlotChartNodeID() == Result.find(scene).node(chart).GetID()
+    drawn = widget.plotView().chart().GetAxis(1).GetTickLabels()
+    assert [drawn.GetValue(n) for n in range(drawn.GetNumberOfValues())] == labels
 
 
 def test_what_is_told_of_a_scene_that_is_opened_stays(window: Any, patient: int, scene: Any, tmp_path: Path) -> None:
@@ -904,10 +946,10 @@ def test_the_bar_runs_from_0_to_100_percent(window: Any, spread: Any, widths: li
 
 
 def test_close_exams_do_not_write_their_dates_over_each_other(window: Any) -> None:
-    labelled = importlib.import_module("HCCNetWindow.views").labelled
+    date_labels = importlib.import_module("HCCNetWindow.views").date_labels
     days = [datetime.date(2015, 1, 1), datetime.date(2021, 1, 1), datetime.date(2021, 2, 1), datetime.date(2021, 9, 1)]
-    assert labelled(days) == [days[0], days[3]]
-    assert labelled(days[:1]) == days[:1]
+    assert date_labels(days) == {2015.0: "2015-01-01", 2021 + 243 / 365: "2021-09-01"}
+    assert date_labels(days[:1]) == {2015.0: "2015-01-01"}
 
 
 def test_report_table_and_maps_are_saved(window: Any, patient: int, tmp_path: Path) -> None:
@@ -923,6 +965,7 @@ def test_report_table_and_maps_are_saved(window: Any, patient: int, tmp_path: Pa
     window.ui.exportMapsButton.click()
     assert "<title>Report</title>" in (out / "r.html").read_text(encoding="utf-8")
     assert (out / "t.csv").read_text().count("\n") == 3
+    assert "risk_6_months,low_6_months,high_6_months" in (out / "t.csv").read_text()
     assert window.ui.statusLabel.text == "Saved: 6 file(s)."
     maps = out / "HCCNet maps 2021-09-07"
     names = sorted(path.name for path in maps.glob("*.nii.gz"))
@@ -950,6 +993,26 @@ def test_report_table_and_maps_are_saved(window: Any, patient: int, tmp_path: Pa
 
 
 # ---------------------------------------------------------------- bundles, settings, setup
+
+
+def test_a_card_tells_the_horizons_of_both_versions_of_a_bundle(window: Any, tmp_path: Path) -> None:
+    content = json.loads((DEMONSTRATION / "bundle.json").read_text())
+    one = {"format_version": 1, "calibration": {"slope": 1.0, "intercept": 0.0, "fitted_on": ""}}
+    several = {
+        "format_version": 2,
+        "horizons_months": [6.0, 12.0, 18.0, 24.0, 36.5],
+        "calibration": [one["calibration"]] * 5,
+        "average_risk": None,
+    }
+    new = {"horizons_months", "average_risk"}
+    old = {name: value for name, value in content.items() if name not in new} | one | {"horizon_months": 12.0}
+    for name, bundle in (("one", old), ("two", old | several | {"horizons_months": [12.0]}), ("five", old | several)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bundle.json").write_text(json.dumps(bundle))
+        FileDialog.answer = str(tmp_path / name)
+        window.ui.addBundleButton.click()
+        words = "Horizons: 6, 12, 18, 24, 36.5 months; main: 12 months" if name == "five" else "Horizon: 12 months"
+        assert words in window.ui.cardLabel.text.splitlines()
 
 
 def test_a_bundle_s_card_is_shown_and_its_channels_become_columns(window: Any, tmp_path: Path, patient: int) -> None:

@@ -361,4 +361,5 @@ class SampleTest(Window):
         risks = [point["risk"] for point in result.prediction["trajectory"]]
         self.assertGreater(risks[-1], risks[0])
         self.assertTrue(self.part("spreadLabel").visible)
+        self.assertEqual(self.part("horizonsLabel").visible, len(result.horizons_months) > 1)
         self.assertEqual(looks.problems_of_views(result), [])
