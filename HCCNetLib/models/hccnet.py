@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from HCCNetLib.models.time_encoding import time_encoding
 from HCCNetLib.models.transformer import Encoder
 
 HEAD_DIM = 128
+
+HeadForm = Literal["tanh", "gelu"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ModelConfig:
         eps: of all LayerNorms.
         pooling: of the backbone's last feature map; the published one is the mean.
         outputs: logits of hazards, one per interval of time (see ``hazards``); the published network has one.
+        head: tanh: linear, tanh, norm, linear, as published; gelu: norm, linear, GELU, linear, which learns rare events faster.
         change: whether the transformer is also given what changed from each exam to the landmark; not published.
     """
 
@@ -48,6 +51,7 @@ class ModelConfig:
     eps: float = 1e-6
     pooling: Pooling = "mean"
     outputs: int = 1
+    head: HeadForm = "tanh"
     change: bool = False
 
     def __post_init__(self) -> None:
@@ -60,6 +64,8 @@ class ModelConfig:
             raise ValueError("channels, depths, dims, layers and outputs must be whole numbers")
         if type(self.change) is not bool:
             raise ValueError("change must be true or false")
+        if self.head not in ("tanh", "gelu"):
+            raise ValueError(f"head {self.head!r} is neither tanh nor gelu")
         rates = (self.dropout, self.drop_path_rate, self.eps)
         if any(type(r) not in (int, float) or not 0 <= r < 1 for r in rates) or not self.eps > 0:
             raise ValueError("dropout and drop_path_rate must be at least 0, eps above 0, and all below 1")
@@ -106,27 +112,29 @@ class ModelConfig:
 
 
 class ChangeTokens(nn.Module):
-    """What changed from each exam to the landmark, added to the tokens of exams and CLS.
+    """How the embedding changes with time, added to the tokens: CLS gets the landmark and the slope, exams their difference.
 
-    Growth is a difference of two embeddings over the time between them, which attention alone learns poorly from few patients.
-    CLS gets the landmark itself and the rate since the exam before.
+    The slope is that of a straight line through all exams, by least squares with a ridge, so that a few exams within a short time
+    give a small one. Attention adds embeddings up; a quotient of their differences and the time between it learns poorly.
     """
 
-    _MONTHS = 3.0  # added to the time between exams: a difference within days is error of measurement, not growth
-    _UNIT = 12.0
+    _RIDGE = 10.0  # months²
+    _PER_YEAR = 12.0
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.difference, self.rate, self.landmark, self.recent = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+        self.landmark, self.slope, self.difference = (nn.Linear(dim, dim, bias=False) for _ in range(3))
 
     def forward(self, exams: Tensor, times: Tensor, lengths: Tensor) -> Tensor:
-        """Exams (N, S, D), times (N, S) in months, lengths (N,) → what is added to CLS and exams (N, 1+S, D)."""
-        rows = torch.arange(len(exams), device=exams.device)
-        landmark = exams[rows, lengths - 1]
-        difference = landmark[:, None] - exams
-        rate = difference * (self._UNIT / (times + self._MONTHS))[..., None].to(exams.dtype)
-        of_cls = self.landmark(landmark) + self.recent(rate[rows, (lengths - 2).clamp_min(0)])
-        return torch.cat([of_cls[:, None], self.difference(difference) + self.rate(rate)], dim=1)
+        """Exams (N, S, D), times before the landmark (N, S) in months, lengths (N,) → what is added, (N, 1+S, D)."""
+        landmark = exams[torch.arange(len(exams), device=exams.device), lengths - 1]
+        is_exam = torch.arange(exams.shape[1], device=exams.device) < lengths[:, None]
+        mean = (times * is_exam).sum(1, keepdim=True) / lengths[:, None]
+        weights = (mean - times) * is_exam  # later exams have the smaller times
+        weights = self._PER_YEAR * weights / ((weights**2).sum(1, keepdim=True) + self._RIDGE)
+        slope = (weights[..., None].to(exams.dtype) * exams).sum(1)
+        of_cls = self.landmark(landmark) + self.slope(slope)
+        return torch.cat([of_cls[:, None], self.difference(landmark[:, None] - exams)], dim=1)
 
 
 class HCCNet(nn.Module):
@@ -189,8 +197,12 @@ class HCCNet(nn.Module):
 
     def decide(self, tokens: Tensor) -> Tensor:
         """The encoder's output (N, 1+S, D) → logits of the hazards (N, K), from CLS alone."""
-        pooled = torch.tanh(self.pooler(tokens[:, 0]))
-        logits: Tensor = self.head(self.head_norm(pooled))
+        cls = tokens[:, 0]
+        if self.config.head == "gelu":
+            hidden = functional.gelu(self.pooler(self.head_norm(cls)))
+        else:
+            hidden = self.head_norm(torch.tanh(self.pooler(cls)))
+        logits: Tensor = self.head(hidden)
         return logits
 
     def forward(self, images: Tensor, times: Tensor, lengths: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from HCCNetLib.bundles.description import check_horizons
 from HCCNetLib.models import VARIANTS, ModelConfig
 from HCCNetLib.models.convnext3d import BlockVersion
+from HCCNetLib.models.hccnet import HeadForm
 from HCCNetLib.models.pooling import Pooling
 from HCCNetLib.preprocessing import PreprocessingConfig
 from HCCNetLib.training.configuration import setting
@@ -296,9 +297,14 @@ class FinetuneConfig(StageConfig):
 
     # The network.
     dropout: float = setting(0.1, "in the transformer", decides="second phase")
+    head: HeadForm = setting(
+        "tanh",
+        "published: tanh, then a norm; gelu: a norm first, which learns rare events faster",
+        decides="second phase",
+    )
     change: bool = setting(
         False,
-        "whether the transformer also gets what changed from each exam to the landmark; not published",
+        "whether the transformer also gets the change to the landmark and the slope over time; not published",
         decides="second phase",
     )
     time: SequenceTime = setting(
@@ -415,5 +421,5 @@ class FinetuneConfig(StageConfig):
     @property
     def model(self) -> ModelConfig:
         """What the networks are built from."""
-        own = {"dropout": self.dropout, "outputs": len(self.horizons_months), "change": self.change}
+        own = {"dropout": self.dropout, "outputs": len(self.horizons_months), "head": self.head, "change": self.change}
         return ModelConfig(**{**vars(super().model), **own})

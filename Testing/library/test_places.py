@@ -109,17 +109,44 @@ def test_an_amount_in_several_places_is_the_sum_of_what_each_holds() -> None:
     assert torch.allclose(together, head(one).exp() + head(other).exp(), rtol=1e-4)
 
 
-def test_change_is_nothing_for_a_lone_exam_and_grows_with_the_rate() -> None:
+def test_change_is_the_landmark_alone_for_a_lone_exam() -> None:
     change = network(change=True).change
     assert change is not None
     exam = torch.randn(1, 1, 128)
     of_cls, of_exam = change(exam, torch.zeros(1, 1), torch.tensor([1]))[0]
     assert torch.allclose(of_cls, change.landmark(exam[0, 0]))
     assert not of_exam.any()
-    pair = torch.randn(1, 2, 128)
-    fast, slow = (change(pair, torch.tensor([[months, 0.0]]), torch.tensor([2])) for months in (3.0, 9.0))
-    growth = change.recent(pair[0, 1] - pair[0, 0])
-    assert torch.allclose(fast[0, 0] - slow[0, 0], growth * (12 / 6 - 12 / 12), atol=1e-4)
+
+
+def test_the_slope_is_that_of_a_straight_line_and_small_for_exams_close_in_time() -> None:
+    change = network(change=True).change
+    assert change is not None
+    months, growth = torch.tensor([[30.0, 18.0, 11.0, 0.0]]), torch.randn(128)
+    exams = torch.randn(128) - months[..., None] / 12 * growth  # growth per year
+    spread = float(((months - months.mean()) ** 2).sum())
+
+    def slope(times: torch.Tensor) -> torch.Tensor:
+        lengths = torch.tensor([4])
+        return change(exams, times, lengths)[0, 0] - change.landmark(exams[0, -1])
+
+    assert torch.allclose(slope(months), change.slope(growth) * spread / (spread + 10), atol=1e-3)
+    assert slope(months / 100).norm() < slope(months / 3).norm()
+    with_padding = torch.cat([exams, torch.zeros(1, 2, 128)], dim=1)
+    times = torch.cat([months, torch.zeros(1, 2)], dim=1)
+    added = change(with_padding, times, torch.tensor([4]))[0, 0] - change.landmark(exams[0, -1])
+    assert torch.allclose(added, slope(months), atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["tanh", "gelu"])
+def test_both_heads_have_the_same_weights(head: str) -> None:
+    assert network(head=head).state_dict().keys() == network().state_dict().keys()
+    logits = network(head=head).classify(of_places(1), TIMES, LENGTHS)[0]
+    assert torch.allclose(logits, network().classify(of_places(1), TIMES, LENGTHS)[0]) == (head == "tanh")
+
+
+def test_an_unknown_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="head 'relu' is neither tanh nor gelu"):
+        network(head="relu")
 
 
 def test_what_stands_in_padding_changes_nothing() -> None:
