@@ -70,9 +70,10 @@ class ExamChange:
         """(C, X, Y, Z) with its margin → (C, edge, edge, edge), single precision; zeros where a channel is left out."""
         x, y, z = (slice(s, s + edge) for s in self.start)
         cropped = volume[:, x, y, z].astype(np.float32)
-        present = np.flatnonzero(cropped.any(axis=(1, 2, 3)))  # a channel that the exam lacks is 0 all over
-        if not set(present) <= set(self.dropped):  # the last one stays
-            cropped[list(self.dropped)] = 0
+        if self.dropped:
+            present = set(np.flatnonzero(has_image(cropped)))
+            if not present <= set(self.dropped):  # the last one stays
+                cropped[list(self.dropped)] = 0
         return cropped
 
     def recolour(self, crop: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -80,6 +81,11 @@ class ExamChange:
         changed = crop * np.where(present, self.scale, 1)[:, None, None, None]
         changed += np.where(present, self.shift, 0)[:, None, None, None]
         return changed
+
+
+def has_image(crop: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which channels (C,) of (C, X, Y, Z) are there: one that is missing or left out is 0 all over."""
+    return np.array([channel.any() for channel in crop])
 
 
 def draw_turn(rng: np.random.Generator, flip: float, rotate: float) -> Turn:

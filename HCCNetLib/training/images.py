@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from HCCNetLib.inference.cache import PreparedCache
-from HCCNetLib.preprocessing.augmentation import ExamChange, Turn
+from HCCNetLib.preprocessing.augmentation import ExamChange, Turn, has_image
 from HCCNetLib.preprocessing.pipeline import normalise_channels
 
 
@@ -19,5 +19,4 @@ def read_images(
     config = cache.preparation.config
     for key, change in zip(keys, changes, strict=True):
         crop = change.crop(cache.data(key), config.crop_voxels)
-        present = np.abs(crop).max(axis=(1, 2, 3)) > 0  # a channel that is missing or left out is 0 all over
-        yield turn.apply(change.recolour(normalise_channels(crop, config), present))
+        yield turn.apply(change.recolour(normalise_channels(crop, config), has_image(crop)))

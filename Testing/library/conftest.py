@@ -52,7 +52,7 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def tiny_phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten coarse phantom patients of two channels, of whom one dies; nobody may change them."""
+    """Ten coarse phantom patients of two channels, one of which dies; tests must not change them."""
     folder = tmp_path_factory.mktemp("tiny") / "cohort"
     model = PhantomModel(disease=GrowthModel(), channels=CHANNELS, acquisition=AcquisitionModel(spacing=6.0))
     synthesize(folder, CohortPlan(10, 20, model))

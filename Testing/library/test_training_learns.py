@@ -100,7 +100,7 @@ def test_what_is_planted_is_learned_and_shuffled_labels_give_chance(tmp_path: Pa
 
 
 def test_each_horizon_learns_which_patients_are_diagnosed_by_then(tmp_path: Path) -> None:
-    """One sign foretells a diagnosis at 3 months, another one at 9; both are trained with deaths and censorings among them."""
+    """One sign goes with a diagnosis at 3 months, another with one at 9; deaths and censored patients are among both."""
     kinds = ("bright", "late", "plain")
     training, held_out = [planted(n, kinds) for n in range(90)], [planted(n, kinds) for n in range(90, 180)]
     training = [  # every fifth patient without a diagnosis leaves within the second interval, by death or otherwise
