@@ -228,7 +228,7 @@ class Check:
         return [removal_order(evidence, field, resolution, rng) for evidence in evidences]
 
     def _prepared(self, subject: Subject) -> list[PreparedExam]:
-        return [self._cache.get(exam) for exam in subject.patient.exams]
+        return self._cache.get(subject.patient.exams)
 
     def _generator(self, purpose: int, *parts: int | str) -> np.random.Generator:
         """The same for one purpose, patient and method, whatever other methods are chosen."""

@@ -335,12 +335,13 @@ def _fill_caches(
     if arguments.cache is None:
         return {}
     caches = {p: PreparedCache(arguments.cache, p) for p in map(preparation_of, predictors)}
-    exams = [exam for one in followed for exam in one.patient.exams]
+    patients = [one.patient.exams for one in followed]
+    count = sum(map(len, patients))
     progress = Progress()
     try:
         for cache in {cache.preparation.kept_alike: cache for cache in caches.values()}.values():
-            for done, _ in enumerate(cache.fill(exams, arguments.processes or os.cpu_count() or 1), start=1):
-                progress("preparing exams", done, len(exams))
+            for done, _ in enumerate(cache.fill(patients, arguments.processes or os.cpu_count() or 1), start=1):
+                progress("preparing exams", done, count)
     finally:
         progress.close()
     return caches
@@ -349,7 +350,7 @@ def _fill_caches(
 def predict_patient(predictor: Predictor, patient: Patient, caches: Caches) -> NDArray[np.float64]:
     """Raw risks (members, exams, horizons) with each exam as landmark, from prepared exams where they are kept."""
     cache = caches.get(preparation_of(predictor))
-    prepared = predictor.prepare(patient) if cache is None else [cache.get(exam) for exam in patient.exams]
+    prepared = predictor.prepare(patient) if cache is None else cache.get(patient.exams)
     return predictor.risks_at_every_exam(patient, prepared)
 
 

@@ -157,9 +157,10 @@ def _measure(predictor: Predictor, chosen: _Choice, truth: Truth | None, argumen
     with _folder(arguments.cache) as folder:
         cache = PreparedCache(folder, preparation_of(predictor))
         try:
-            exams = [exam for subject in chosen.subjects for exam in subject.patient.exams]
-            for done, _ in enumerate(cache.fill(exams, arguments.processes or os.cpu_count() or 1), start=1):
-                progress("preparing exams", done, len(exams))
+            patients = [subject.patient.exams for subject in chosen.subjects]
+            count = sum(map(len, patients))
+            for done, _ in enumerate(cache.fill(patients, arguments.processes or os.cpu_count() or 1), start=1):
+                progress("preparing exams", done, count)
             check = Check(predictor, cache, methods, truth, arguments.seed, progress)
             check.explain(chosen.subjects)
             check.randomise()

@@ -28,7 +28,7 @@ from HCCNetLib.commands.predict import (
     reading_options,
 )
 from HCCNetLib.inference import NOTICE
-from HCCNetLib.preprocessing import prepare_exam
+from HCCNetLib.preprocessing import prepare_patient
 from HCCNetLib.preprocessing.field import locate_liver
 from HCCNetLib.readers import channel_rows, check_images, in_exam, read_input, require_channels
 from HCCNetLib.records import Cohort, Exam, Patient, Problem, Refusal
@@ -200,10 +200,11 @@ def _try_all(patient: Patient, description: BundleDescription | None) -> tuple[l
     try:
         if not description.missing_channels:
             require_channels(patient, description.channels)
+        settings = description.channels, description.preprocessing, description.missing_channels
+        prepared = prepare_patient(patient.exams, *settings)
         for exam in patient.exams:
             problems += check_images(exam, description.channels)
-            prepared = prepare_exam(exam, description.channels, description.preprocessing, description.missing_channels)
-            problems += prepared.problems
+            problems += next(prepared).problems
     except Refusal as refusal:
         return problems, [refusal]
     return problems, []

@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,24 @@ class Preparation:
         """The same for all preparations that share their entries."""
         return replace(self, config=self.kept)
 
-    def prepare(self, exam: Exam) -> PreparedExam:
-        """Prepares an exam, without the last step."""
-        return prepare_exam(exam, self.channels, self.kept, self.allow_missing, self.margin)
+    def prepare(self, exam: Exam, first: PreparedExam | None = None) -> PreparedExam:
+        """Prepares an exam, without the last step; ``first`` is the patient's first one, prepared in the same way."""
+        inner = slice(self.margin, self.margin + self.config.crop_voxels)
+        onto = None if first is None else first.data[:, inner, inner, inner]
+        return prepare_exam(exam, self.channels, self.kept, self.allow_missing, self.margin, onto)
 
-    def key(self, exam: Exam) -> str:
-        """Where the exam is kept: a digest of its images, of the liver that was given, and of all settings."""
+    def moved_onto(self, exam: Exam, first: Exam | None) -> Exam | None:
+        """The exam onto which ``exam`` is moved, if any."""
+        return first if self.config.align_voxels and first is not exam else None
+
+    def key(self, exam: Exam, first: Exam | None = None) -> str:
+        """Where the exam is kept: a digest of its images, of the liver that was given, and of all settings.
+
+        Args:
+            exam: the exam.
+            first: the patient's first exam, onto which this one is moved where the settings say so.
+        """
+        onto = self.moved_onto(exam, first)
         images = {c: exam.images[c].fingerprint() for c in self.channels if c in exam.images}
         box = exam.liver_box
         content = {
@@ -73,6 +86,7 @@ class Preparation:
             "images": images,
             "liver_mask": None if exam.liver_mask is None else exam.liver_mask.fingerprint(),
             "liver_box": None if box is None else [*box.low, *box.high],
+            **({} if onto is None else {"first": self.key(onto)}),
             "names": {c: exam.images[c].source for c in images},  # they stand in the problems that are kept
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -90,39 +104,42 @@ class PreparedCache:
         self.folder = folder
         self.preparation = preparation
 
-    def fill(self, exams: Sequence[Exam], processes: int = 1) -> Iterator[str | Refusal]:
+    def fill(self, patients: Sequence[Sequence[Exam]], processes: int = 1) -> Iterator[str | Refusal]:
         """Prepares what is not there yet; yields each exam's key, or why it can't be prepared, in order.
 
         Args:
-            exams: to be prepared.
+            patients: the exams of each, oldest first.
             processes: at work at once; more than one need an importable main module (``spawn``).
 
         Raises:
             Refusal: the folder can't be written.
         """
         self._make_folder()
-        if processes <= 1 or len(exams) <= 1:
-            for exam in exams:
-                yield self._key_or_refusal(exam)
+        if processes <= 1 or len(patients) <= 1:
+            for exams in patients:
+                yield from self._keys_or_refusals(exams)
             return
-        executor = ProcessPoolExecutor(min(processes, len(exams)), mp_context=get_context("spawn"))
+        executor = ProcessPoolExecutor(min(processes, len(patients)), mp_context=get_context("spawn"))
         try:
-            yield from executor.map(self._key_or_refusal, exams, chunksize=4)
+            yield from chain.from_iterable(executor.map(self._keys_or_refusals, patients))
         except BrokenProcessPool as error:
             message = "A process ended unexpectedly; memory may be short. Give the same command with fewer processes."
             raise Refusal("process_ended", message) from error
         finally:
             executor.shutdown(cancel_futures=True)
 
-    def get(self, exam: Exam) -> PreparedExam:
-        """One prepared exam, from the folder where it is there and whole; raises Refusal as ``prepare_exam`` does."""
-        key = self.preparation.key(exam)
-        prepared = self._load(key, exam.exam_id)
-        if prepared is None:
-            self._make_folder()
-            prepared = self.preparation.prepare(exam)
-            self._save(key, prepared)
-        return replace(prepared, data=normalise_channels(prepared.data, self.preparation.config))
+    def get(self, exams: Sequence[Exam]) -> list[PreparedExam]:
+        """A patient's prepared exams, from the folder where they are there and whole; raises Refusal as ``prepare_exam`` does."""
+        prepared = [self._load(exam, exams[0]) or self._make(exam, exams[0]) for exam in exams]
+        return [replace(one, data=normalise_channels(one.data, self.preparation.config)) for one in prepared]
+
+    def _make(self, exam: Exam, first: Exam) -> PreparedExam:
+        self._make_folder()
+        onto = self.preparation.moved_onto(exam, first)
+        reference = None if onto is None else self._load(onto, onto) or self.preparation.prepare(onto)
+        prepared = self.preparation.prepare(exam, reference)
+        self._save(self.preparation.key(exam, first), prepared)
+        return prepared
 
     def data(self, key: str) -> NDArray[Any]:
         """(C, X, Y, Z) of an entry that ``fill`` named, without the last step; raises Refusal where it is gone."""
@@ -132,6 +149,15 @@ class PreparedCache:
         except (OSError, SafetensorError) as error:
             raise self._damaged() from error
         return values
+
+    def grids(self, key: str) -> tuple[Grid, Grid]:
+        """The grid of an entry that ``fill`` named, and that of its exam's first channel; raises Refusal where it is gone."""
+        try:
+            with safe_open(self._path(key), framework="numpy") as file:
+                content = json.loads(file.metadata()["exam"])
+            return _grid(content["window"]), _grid(content["source_grid"])
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged() from error
 
     def crops(self, key: str, places: Sequence[tuple[int, tuple[int, int, int], int]]) -> list[NDArray[Any]]:
         """Cubes of single channels of an entry, without the rest of it being read.
@@ -158,16 +184,19 @@ class PreparedCache:
             "cache_damaged", f"A prepared exam in {self.folder} is gone or damaged. Give the same command again."
         )
 
-    def _key_or_refusal(self, exam: Exam) -> str | Refusal:
-        try:
-            key = self.preparation.key(exam)
-            if not self._is_whole(key):
-                self._save(key, self.preparation.prepare(exam))
-            return key
-        except Refusal as refusal:
-            if refusal.code == "cannot_write":
-                raise
-            return refusal
+    def _keys_or_refusals(self, exams: Sequence[Exam]) -> list[str | Refusal]:
+        found: list[str | Refusal] = []
+        for exam in exams:
+            try:
+                key = self.preparation.key(exam, exams[0])
+                if not self.has(key):
+                    self._make(exam, exams[0])
+                found.append(key)
+            except Refusal as refusal:
+                if refusal.code == "cannot_write":
+                    raise
+                found.append(refusal)
+        return found
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
@@ -184,7 +213,11 @@ class PreparedCache:
 
     def _save(self, key: str, prepared: PreparedExam) -> None:
         dtype = np.float16 if self.preparation.half else np.float32
-        content = save({"data": prepared.data.astype(dtype)}, {"exam": json.dumps(_description(prepared))})
+        self.put(key, prepared.data.astype(dtype), {"exam": json.dumps(_description(prepared))})
+
+    def put(self, key: str, data: NDArray[Any], about: dict[str, str] | None = None) -> None:
+        """Keeps an array (C, X, Y, Z) as the entry ``key``; raises Refusal where there is no room."""
+        content = save({"data": np.ascontiguousarray(data)}, about)
         path = self._path(key)
         aside = path.with_name(f".{secrets.token_hex(6)}.part")
         try:
@@ -197,7 +230,7 @@ class PreparedCache:
             with suppress(OSError):  # what stands in its way has been told above
                 aside.unlink()
 
-    def _is_whole(self, key: str) -> bool:
+    def has(self, key: str) -> bool:
         """Whether the entry is there; opening it compares the file's length with what its header announces."""
         path = self._path(key)
         try:
@@ -208,16 +241,16 @@ class PreparedCache:
         except (OSError, SafetensorError):
             return False
 
-    def _load(self, key: str, exam_id: str) -> PreparedExam | None:
+    def _load(self, exam: Exam, first: Exam) -> PreparedExam | None:
         """The entry, or None where there is none or it is damaged and has to be made again."""
-        path = self._path(key)
+        path = self._path(self.preparation.key(exam, first))
         if not path.is_file():
             return None
         try:
             with safe_open(path, framework="numpy") as file:
                 content = json.loads(file.metadata()["exam"])
                 data = file.get_tensor("data").astype(np.float32)
-            return _prepared(content, data, exam_id)
+            return _prepared(content, data, exam.exam_id)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
 

@@ -21,7 +21,7 @@ from HCCNetLib.bundles import Bundle, BundleDescription, Calibration
 from HCCNetLib.inference.attention import attention_rollout
 from HCCNetLib.inference.prediction import ExamResult, Prediction
 from HCCNetLib.models import STAGES, HCCNet, risk_logits
-from HCCNetLib.preprocessing import PreparedExam, prepare_exam
+from HCCNetLib.preprocessing import PreparedExam, prepare_patient
 from HCCNetLib.readers import check_images, require_channels
 from HCCNetLib.records import Patient, Problem, Refusal, months_between
 from HCCNetLib.version import __version__
@@ -221,11 +221,12 @@ class Predictor:
         description = self.bundle.description
         if not description.missing_channels:
             require_channels(patient, description.channels)  # before the work rather than in the midst of it
-        prepared = []
-        for done, exam in enumerate(patient.exams):
-            _tell(progress, "reading exams", done, len(patient.exams))
-            allow_missing = description.missing_channels
-            prepared.append(prepare_exam(exam, description.channels, description.preprocessing, allow_missing))
+        settings = description.channels, description.preprocessing, description.missing_channels
+        prepared: list[PreparedExam] = []
+        _tell(progress, "reading exams", 0, len(patient.exams))
+        for one in prepare_patient(patient.exams, *settings):
+            prepared.append(one)
+            _tell(progress, "reading exams", len(prepared), len(patient.exams))
         return tuple(prepared)
 
     def risks_at_every_exam(self, patient: Patient, prepared: Sequence[PreparedExam]) -> NDArray[np.float64]:

@@ -2,6 +2,6 @@
 
 from HCCNetLib.preprocessing.configuration import PreprocessingConfig
 from HCCNetLib.preprocessing.inverse import map_to_exam
-from HCCNetLib.preprocessing.pipeline import PreparedExam, prepare_exam
+from HCCNetLib.preprocessing.pipeline import PreparedExam, prepare_exam, prepare_patient
 
-__all__ = ["PreparedExam", "PreprocessingConfig", "map_to_exam", "prepare_exam"]
+__all__ = ["PreparedExam", "PreprocessingConfig", "map_to_exam", "prepare_exam", "prepare_patient"]

@@ -33,6 +33,8 @@ class PreprocessingConfig:
         liver_size: the liver box's size, likewise.
         liver_min_voxels: a smaller liver box is lengthened at its far end, as far as there are voxels.
         crop_voxels: edge of the cube that the network reads.
+        align_voxels: the cube of a later exam is moved by up to so many voxels along each axis, so that it shows what the cube
+            of the patient's first exam shows; 0: not, as published.
         channel_mean: subtracted from each channel at the end; None: nothing.
         channel_sd: divides each channel at the end; None: nothing.
     """
@@ -48,6 +50,7 @@ class PreprocessingConfig:
     liver_size: Triple = (0.6, 0.5, 0.4)
     liver_min_voxels: int = 82
     crop_voxels: int = 72
+    align_voxels: int = 0
     channel_mean: tuple[float, ...] | None = None
     channel_sd: tuple[float, ...] | None = None
 
@@ -65,6 +68,8 @@ class PreprocessingConfig:
             raise ValueError("clip_mads must be above 0")
         if not 24 <= self.crop_voxels <= 512:
             raise ValueError("crop_voxels must lie between 24 (the network divides each axis by 24) and 512")
+        if not 0 <= self.align_voxels <= self.crop_voxels // 2:
+            raise ValueError("align_voxels must lie between 0 and half of crop_voxels")
         if min(*self.central_fraction, *self.liver_size) <= 0 or max(*self.central_fraction, *self.liver_size) > 1:
             raise ValueError("central_fraction and liver_size must lie between 0 and 1")
         if self.statistics not in ("body_mask", "body_box"):

@@ -24,6 +24,8 @@ from HCCNetLib.records import Affine, Box, Grid, Image, Refusal
 
 Slices = tuple[slice, slice, slice]
 
+_HALF = 0.5 + 1e-6  # voxels
+
 
 @dataclass(frozen=True)
 class Body:
@@ -78,6 +80,19 @@ class Window:
         mask = np.zeros(self.grid.shape, dtype=bool)
         mask[self.read] = True
         return mask
+
+    def moved(self, voxels: Sequence[int], image: Grid) -> Window:
+        """The same field at another place, without what lies outside ``image``, whose axes are those of ``grid``."""
+        grid = Grid(self.grid.shape, self.grid.affine @ translation([float(v) for v in voxels]))
+        ends = apply_affine(image.affine, box_corners(np.zeros(3), np.array(image.shape, dtype=np.float64) - 1))
+        index = world_to_index(grid.affine, ends)
+        # As in ``place_window``, whose last voxel's centre may lie half a voxel further.
+        low, high = np.ceil(index.min(axis=0) - _HALF), np.floor(index.max(axis=0) + _HALF) + 1
+        x, y, z = (
+            slice(max(s.start, int(a)), max(s.start, int(a), min(s.stop, int(b))))
+            for s, a, b in zip(self.read, low, high, strict=True)
+        )
+        return Window(grid, (x, y, z))
 
     @property
     def filled_fraction(self) -> float:

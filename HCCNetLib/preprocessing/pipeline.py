@@ -9,7 +9,7 @@ before the interpolation, as published. Spatial steps are affines, so what the n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from HCCNetLib.preprocessing.alignment import find_shift
 from HCCNetLib.preprocessing.configuration import PreprocessingConfig
 from HCCNetLib.preprocessing.field import Body, Window, find_body, locate_liver, place_window
 from HCCNetLib.preprocessing.geometry import Reorientation, apply_affine, crop_for, resample, world_to_index
@@ -32,7 +33,16 @@ COARSE_SPACING_MM = 8.0
 LEAST_OVERLAP, FULL_OVERLAP = 0.5, 0.98
 LITTLE_LIVER = 0.9
 LITTLE_FIELD = 0.4
+LEAST_CORRELATION = 0.2  # below it two exams have nothing in common that could be brought together
 CT_LIKE = -500.0  # MR magnitudes have no such values; air in CT has −1000
+
+_NOT_ALIGNED = (
+    "This exam and the first one have too little in common to be brought onto each other; it was read where it lies. Check that "
+    "both are of the same patient."
+)
+
+# A channel after the power transform, its grid, and how it is clipped and scaled.
+_Picture = tuple[NDArray[np.float32], Grid, ChannelStatistics]
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,24 @@ class PreparedExam:
         }
 
 
+def prepare_patient(
+    exams: Sequence[Exam], channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool = False
+) -> Iterator[PreparedExam]:
+    """Prepares a patient's exams, oldest first, each brought onto the first where ``config`` says so; see ``prepare_exam``."""
+    first: NDArray[np.float32] | None = None
+    for exam in exams:
+        prepared = prepare_exam(exam, channels, config, allow_missing, first=first)
+        first = prepared.data if first is None else first
+        yield prepared
+
+
 def prepare_exam(
-    exam: Exam, channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool = False, margin: int = 0
+    exam: Exam,
+    channels: Sequence[str],
+    config: PreprocessingConfig,
+    allow_missing: bool = False,
+    margin: int = 0,
+    first: NDArray[np.float32] | None = None,
 ) -> PreparedExam:
     """Prepares one exam for the network.
 
@@ -87,18 +113,25 @@ def prepare_exam(
         config: the pipeline's numbers.
         allow_missing: a missing channel becomes zeros (for models that were trained so).
         margin: voxels to prepare beyond the network's cube on every side; training draws its crops from them.
+        first: (C, X, Y, Z) the patient's first exam as it is prepared without a margin, onto which this one is moved where
+            ``config.align_voxels`` is above 0; None for the first exam itself.
 
     Raises:
         Refusal: a channel is missing, can't be read, or is constant over the body.
     """
     try:
-        return _prepare(exam, channels, config, allow_missing, margin)
+        return _prepare(exam, channels, config, allow_missing, margin, first)
     except Refusal as refusal:
         raise in_exam(refusal, exam.exam_id) from refusal
 
 
 def _prepare(
-    exam: Exam, channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool, margin: int
+    exam: Exam,
+    channels: Sequence[str],
+    config: PreprocessingConfig,
+    allow_missing: bool,
+    margin: int,
+    reference: NDArray[np.float32] | None,
 ) -> PreparedExam:
     present = [channel for channel in channels if channel in exam.images]
     if not present or (len(present) < len(channels) and not allow_missing):
@@ -111,8 +144,7 @@ def _prepare(
     transformed = yeo_johnson(first.apply(raw), config.yeo_johnson_lambda)
     body = find_body(transformed, config)
     liver = locate_liver(exam.liver_mask, exam.liver_box)
-    window = place_window(first.target, body, config, liver, margin)
-    data = np.zeros((len(channels), *window.grid.shape), dtype=np.float32)
+    pictures: dict[str, _Picture] = {}
     for channel in present:
         image = exam.images[channel]
         reorientation = Reorientation.towards(config.orientation, image.grid)
@@ -120,14 +152,23 @@ def _prepare(
             raw = _read_picture(image)
             transformed = yeo_johnson(reorientation.apply(raw), config.yeo_johnson_lambda)
         problems += _look_at_values(raw, image.source)
-        problems += _look_at_overlap(channel, reorientation.target, first.target, window)
         values = _body_values(transformed, reorientation.target, body, first.target, config)
         statistics = ChannelStatistics.of(values, config.clip_mads)
         if not statistics.sd > 0:
             raise Refusal("constant_image", f"{image.source} has one value all over the body. Export it again.")
-        index = channels.index(channel)
-        data[(index, *window.read)] = _interpolate(transformed, reorientation.target, statistics, window)
-    data = normalise_channels(data, config)
+        pictures[channel] = transformed, reorientation.target, statistics
+    window = place_window(first.target, body, config, liver, margin)
+    if reference is not None and config.align_voxels:
+        alone = _fill(place_window(first.target, body, config, liver), pictures, channels, config, order=1)
+        shift = find_shift(reference, alone, config.align_voxels, config.spacing_mm)
+        moved = window.moved(shift.voxels, first.target)
+        if shift.correlation < LEAST_CORRELATION or not moved.filled_fraction:
+            problems.append(Problem("not_aligned", _NOT_ALIGNED))
+        else:
+            window = moved
+    for channel, (_, grid, _) in pictures.items():
+        problems += _look_at_overlap(channel, grid, first.target, window)
+    data = _fill(window, pictures, channels, config)
     if not np.isfinite(data).all():
         raise Refusal(
             "implausible_values", "the prepared images are not finite: a channel has values that no scanner makes."
@@ -136,6 +177,20 @@ def _prepare(
     problems += _look_at_field(first.target, body, window, liver_fraction)
     tagged = tuple(Problem(p.code, p.message, exam.exam_id) for p in problems)
     return PreparedExam(exam.exam_id, data, window, first_image.grid, liver_fraction, tagged)
+
+
+def _fill(
+    window: Window,
+    pictures: Mapping[str, _Picture],
+    channels: Sequence[str],
+    config: PreprocessingConfig,
+    order: int = 3,
+) -> NDArray[np.float32]:
+    """What the network reads (C, X, Y, Z) of ``window``; 0, before the last step, where nothing is read."""
+    data = np.zeros((len(channels), *window.grid.shape), dtype=np.float32)
+    for channel, picture in pictures.items():
+        data[(channels.index(channel), *window.read)] = _interpolate(*picture, window, order)
+    return normalise_channels(data, config)
 
 
 def normalise_channels(data: NDArray[np.float32], config: PreprocessingConfig) -> NDArray[np.float32]:
@@ -174,12 +229,12 @@ def _body_values(
 
 
 def _interpolate(
-    transformed: NDArray[np.float32], grid: Grid, statistics: ChannelStatistics, window: Window
+    transformed: NDArray[np.float32], grid: Grid, statistics: ChannelStatistics, window: Window, order: int
 ) -> NDArray[np.float32]:
-    """One cubic interpolation onto the part of the network's grid that is read."""
+    """One interpolation onto the part of the network's grid that is read."""
     target = window.read_grid
     data, affine = crop_for(transformed, grid.affine, target)
-    return resample(statistics.apply(data), affine, target, order=3)
+    return resample(statistics.apply(data), affine, target, order)
 
 
 def _look_at_values(raw: NDArray[np.float32], source: str) -> list[Problem]:

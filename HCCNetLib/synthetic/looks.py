@@ -56,7 +56,7 @@ class NoduleLooks:
         NoduleType(0.25, (-0.55, -0.25), (-0.15, 0.2)),
     )
     t1: tuple[Range, Range, Range, Range] = ((-0.35, 0.25), (-0.2, 0.6), (-0.45, 0.2), (-0.55, 0.1))
-    strength: Range = (0.2, 1.2)
+    strength: Range = (0.7, 1.4)
     change: float = 0.05
     iso_fraction: float = 0.2
 

@@ -53,6 +53,10 @@ _TARGET = (
     "Beside the outcomes the networks learned, for {exams_with_a_value} exams, a value `{column}` (weight {weight:g}, stages: "
     "{stages}). Prediction does not need it."
 )
+_MASKS = (
+    "Beside the outcomes the networks learned, from the lesion masks of {exams_with_a_value} exams, how much lesion each part of "
+    "the image holds (weight {weight:g}). Prediction does not need masks."
+)
 _WHICH = {"all": "every exam before an event", "latest": "each patient's latest exam whose outcome is known"}
 _CALIBRATED = {
     True: "with the calibration that was fitted on these patients, before it is carried over to more members",
@@ -99,10 +103,16 @@ def model_card(description: BundleDescription) -> str:
         counts=_listed(data["counts"]),
         left_out=_listed(data["left_out"]),
         pretraining=_pretraining(data["pretraining"]),
-        target=_TARGET.format(**target) if target else "The networks learned from the outcomes alone.",
+        target=_target(target),
         auroc=data["out_of_fold_auroc"],
         limits=_LIMITS_OF_PHANTOM if demonstration else _LIMITS,
     )
+
+
+def _target(target: dict[str, Any] | None) -> str:
+    if target is None:
+        return "The networks learned from the outcomes alone."
+    return (_MASKS if target["column"] == "lesion masks" else _TARGET).format(**target)
 
 
 def _pretraining(parts: dict[str, Any] | None) -> str:

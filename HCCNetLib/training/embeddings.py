@@ -20,14 +20,21 @@ from torch import Tensor
 
 from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.models.convnext3d import ConvNeXt3d
-from HCCNetLib.preprocessing.augmentation import ExamChange, Turn, draw_change, draw_turn, unchanged
+from HCCNetLib.preprocessing.augmentation import (
+    ExamChange,
+    Turn,
+    draw_change,
+    draw_turn,
+    drop_channels,
+    unchanged,
+)
 from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.checkpoint import write_whole
 from HCCNetLib.training.digests import weights_digest
 from HCCNetLib.training.examples import Example
 from HCCNetLib.training.images import read_images
-from HCCNetLib.training.settings import EncoderConfig
+from HCCNetLib.training.settings import EncoderConfig, FinetuneConfig
 
 _DRAW = 3
 _PER_PASS = 16  # exams
@@ -46,7 +53,7 @@ class Reading:
     changes: tuple[ExamChange, ...]
 
 
-def draw_reading(example: Example, draw: int, config: EncoderConfig) -> Reading:
+def draw_reading(example: Example, draw: int, config: EncoderConfig | FinetuneConfig) -> Reading:
     """The draw's reading of a patient; draw 0 is what prediction reads."""
     channels, count = len(config.channels), len(example.exams)
     if draw == 0:
@@ -54,7 +61,10 @@ def draw_reading(example: Example, draw: int, config: EncoderConfig) -> Reading:
     rng = np.random.default_rng([config.seed, _DRAW, draw, example.number])
     turn = draw_turn(rng, config.flip, config.rotate)
     intensity = config.intensity_scale, config.intensity_shift
-    return Reading(turn, tuple(draw_change(rng, channels, config.jitter, *intensity) for _ in range(count)))
+    changes = tuple(draw_change(rng, channels, config.jitter, *intensity) for _ in range(count))
+    if isinstance(config, FinetuneConfig) and config.channel_dropout:
+        changes = tuple(drop_channels(rng, change, config.channel_dropout) for change in changes)
+    return Reading(turn, changes)
 
 
 class Embeddings:
@@ -71,19 +81,19 @@ class Embeddings:
     def __init__(
         self,
         folder: Path,
-        config: EncoderConfig,
+        config: EncoderConfig | FinetuneConfig,
         backbone: ConvNeXt3d,
         cache: PreparedCache,
         precision: str = "float32",
     ) -> None:
         self.folder, self.config, self.backbone, self.cache = folder, config, backbone.eval(), cache
         self.precision = precision
-        drawn = ["jitter", "flip", "rotate", "intensity_scale", "intensity_shift", "draws", "seed"]
+        drawn = ["jitter", "flip", "rotate", "intensity_scale", "intensity_shift", "draws", "seed", "channel_dropout"]
         self._identity = [
             weights_digest(backbone.state_dict()),
             config.model.to_dict(),
             config.preparation.to_dict(),
-            {name: getattr(config, name) for name in drawn},
+            {name: getattr(config, name, None) for name in drawn},
             [PIPELINE_VERSION, precision],
         ]
 

@@ -41,6 +41,7 @@ from HCCNetLib.training.card import model_card
 from HCCNetLib.training.checkpoint import identity_of, write_json, write_whole
 from HCCNetLib.training.configuration import config_text, deciding
 from HCCNetLib.training.distributed import Workers
+from HCCNetLib.training.embeddings import Embeddings
 from HCCNetLib.training.examples import (
     Example,
     Examples,
@@ -51,6 +52,7 @@ from HCCNetLib.training.examples import (
     training_cache,
 )
 from HCCNetLib.training.finetune import FinetuneModel, FinetuneTask, at_main_horizon, predict, trained_intervals
+from HCCNetLib.training.lesions import keep_masks
 from HCCNetLib.training.loop import CHECKPOINT_FILE, Loop, LoopSettings, loop_settings, parameter_groups, precision_of
 from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.splits import Splits, find_splits
@@ -73,7 +75,7 @@ _SAID = {
 }
 
 # Settings that name places on the machine, which are nobody else's business.
-_PLACES = {"out", "cohort", "cache", "exams_from", "target_file", "backbone_from", "encoder_from"}
+_PLACES = {"out", "cohort", "cache", "exams_from", "target_file", "target_masks", "backbone_from", "encoder_from"}
 
 Progress = Callable[[str, int, int], None]
 
@@ -137,9 +139,12 @@ def read_data(config: FinetuneConfig, progress: Progress) -> Run:
     """
     folder = Path(config.out)
     cohort = read_cohort(config)
-    targets = cohort_targets(config) if config.target_weight > 0 else {}
+    has_target = config.target_weight > 0
+    targets = cohort_targets(config) if has_target and config.target_file else {}
     cache = training_cache(config)
     examples = gather_examples(cohort, config, cache, targets, progress)
+    if has_target and config.target_masks:
+        examples = keep_masks(examples, config, cache, progress)
     _require_targets(config, examples)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -174,10 +179,12 @@ def open_run(config: FinetuneConfig, progress: Progress, is_first: bool = True) 
 
 
 def _require_targets(config: FinetuneConfig, examples: Examples) -> None:
-    if config.target_weight > 0 and not any(t is not None for e in examples.all for t in e.targets):
+    if config.target_weight > 0 and not any(t is not None for e in examples.all for t in (*e.targets, *e.masks)):
         message = (
-            f"No exam of the cohort has a value in {config.target_column} of {config.target_file}. Check patient_id and exam_id "
-            f"there, or say --target_weight 0."
+            f"No exam of the cohort has a lesion mask at {config.target_masks}. Check the path, or say --target_weight 0."
+            if config.target_masks
+            else f"No exam of the cohort has a value in {config.target_column} of {config.target_file}. Check patient_id and "
+            f"exam_id there, or say --target_weight 0."
         )
         raise Refusal("no_targets", message)
 
@@ -193,7 +200,9 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
         write_json(folder / START_FILE, [origin.to_dict() for origin in origins])
     if config.exam_steps:
         model.load_state_dict({**model.state_dict(), **_first_phase(run, member, workers, progress)})
-    task = FinetuneTask(config, VisitPlan(config, member, training), held_out, run.cache, model)
+    plan = VisitPlan(config, member, training)
+    embeddings = _embed(run, member, training, model, progress) if config.frozen else None
+    task = FinetuneTask(config, plan, held_out, run.cache, model, embeddings=embeddings)
     loop = Loop(task, _groups(model, config), _settings(run, member, config.steps, config.learning_rate), workers)
     weights = loop.run(progress)
     if workers.is_first:
@@ -203,6 +212,18 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
         write_whole(folder / WEIGHTS_FILE, safetensors.torch.save(kept))
         write_json(folder / HELD_OUT_FILE, _held_out_content(run, member, held_out, risks))
     workers.wait()
+
+
+def _embed(run: Run, member: int, training: list[Example], model: FinetuneModel, progress: Progress) -> Embeddings:
+    """The training exams' embeddings by a member's backbone, for a second phase that leaves it as it is."""
+    precision = precision_of(run.config.precision, choose_device(run.config.device))
+    backbone = model.network.backbone.to(choose_device(run.config.device))
+    kept = Embeddings(run.member_folder(member) / "embeddings", run.config, backbone, run.cache, precision)
+    for done, example in enumerate(training):
+        progress("embedding patients", done, len(training))
+        kept.fill(example)
+    progress("embedding patients", len(training), len(training))
+    return kept
 
 
 def _first_phase(run: Run, member: int, workers: Workers, progress: Progress) -> dict[str, Tensor]:
@@ -238,7 +259,8 @@ def _first_phase(run: Run, member: int, workers: Workers, progress: Progress) ->
 
 def _without_loss(run: Run) -> Run:
     """The run of the first phase, which does not choose patients and exams by what the second phase's loss can use."""
-    return replace(run, config=replace(run.config, loss="plain"))
+    config = run.config
+    return replace(run, config=replace(config, loss="plain", frozen=False, batch=config.exam_batch or config.batch))
 
 
 def _is_of_first_phase(name: str) -> bool:
@@ -263,7 +285,9 @@ def _read_first_phase(path: Path, identity: str) -> dict[str, Tensor]:
 def first_model(config: FinetuneConfig, member: int) -> FinetuneModel:
     """A member's network before training; its weights follow from the seed and the member's number."""
     with seeded(config.seed, member):
-        model = FinetuneModel(config.model, config.target_stages == "all")
+        model = FinetuneModel(
+            config.model, config.target_stages == "all", bool(config.target_masks and config.target_weight)
+        )
         if config.start == "scaled":
             scale_weights(model.network.backbone)
     return model
@@ -290,7 +314,9 @@ def _groups(model: FinetuneModel, config: FinetuneConfig) -> list[dict[str, Any]
             return 1.0
         return config.layer_decay ** (len(config.model.dims) - int(parts[3]))
 
-    return parameter_groups(dict(model.named_parameters()), scale)
+    return parameter_groups(
+        {n: p for n, p in model.named_parameters() if not (config.frozen and _is_of_first_phase(n))}, scale
+    )
 
 
 def _settings(run: Run, member: int, steps: int, learning_rate: float) -> LoopSettings:
@@ -600,10 +626,10 @@ def _training_data(run: Run, development: Mapping[str, Any]) -> dict[str, Any]:
     target = None
     if config.target_weight > 0:
         target = {
-            "column": config.target_column,
+            "column": "lesion masks" if config.target_masks else config.target_column,
             "weight": config.target_weight,
-            "stages": config.target_stages,
-            "exams_with_a_value": sum(t is not None for e in examples for t in e.targets),
+            "stages": "all" if config.target_masks else config.target_stages,
+            "exams_with_a_value": sum(t is not None for e in examples for t in (*e.targets, *e.masks)),
             "note": "training used this beside the outcomes; prediction does not need it",
         }
     kind = "generated patients (phantom)" if run.examples.phantom else "patients"

@@ -41,6 +41,7 @@ class Example:
         targets: exam-level target, None where there is none.
         followed: months from the latest exam to the end of follow-up; NaN for a stage without outcomes.
         status: how the follow-up ended, as in ``evaluation.follow_up``.
+        masks: names of the lesion masks kept beside the prepared exams, None where an exam has none; empty where none are used.
     """
 
     patient_id: str
@@ -52,6 +53,7 @@ class Example:
     exam_ids: tuple[str, ...] = ()
     followed: float = math.nan
     status: int = CENSORED
+    masks: tuple[str | None, ...] = ()
 
     @property
     def labelled(self) -> tuple[int, ...]:
@@ -100,7 +102,7 @@ class Examples:
         """A digest of what these patients' examples hold: images, times, labels and, where they decide, targets."""
         wanted = set(members)
         chosen = [
-            [e.exams, e.months, e.targets if with_targets else (), e.number, e.followed, e.status]
+            [e.exams, e.months, (e.targets, e.masks) if with_targets else (), e.number, e.followed, e.status]
             for e in self.all
             if e.patient_id in wanted
         ]
@@ -192,7 +194,7 @@ def _examples(
 ) -> Examples:
     """Prepares the drafts' exams; who has one that can't be prepared is left out."""
     config, cache, targets = tools
-    keys = iter(_prepare(cache, [exam for _, patient, *_ in drafts for exam in patient.exams], config, progress))
+    keys = iter(_prepare(cache, [patient.exams for _, patient, *_ in drafts], config, progress))
     examples = []
     for number, patient, labels, outcome in drafts:
         own = [next(keys) for _ in patient.exams]
@@ -274,12 +276,15 @@ def _draft(
     return number, landmarks.patient, landmarks.labels, outcome
 
 
-def _prepare(cache: PreparedCache, exams: list[Exam], config: StageConfig, progress: Progress) -> list[str | Refusal]:
+def _prepare(
+    cache: PreparedCache, patients: list[tuple[Exam, ...]], config: StageConfig, progress: Progress
+) -> list[str | Refusal]:
     keys: list[str | Refusal] = []
-    progress("preparing exams", 0, len(exams))
-    for key in cache.fill(exams, config.processes or os.cpu_count() or 1):
+    count = sum(map(len, patients))
+    progress("preparing exams", 0, count)
+    for key in cache.fill(patients, config.processes or os.cpu_count() or 1):
         keys.append(key)
-        progress("preparing exams", len(keys), len(exams))
+        progress("preparing exams", len(keys), count)
     return keys
 
 

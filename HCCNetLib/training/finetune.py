@@ -15,14 +15,17 @@ from torch.nn import functional
 from HCCNetLib.evaluation.discrimination import auroc
 from HCCNetLib.inference.cache import PreparedCache
 from HCCNetLib.models import HCCNet, ModelConfig, risk_logits
-from HCCNetLib.models.convnext3d import STAGES
+from HCCNetLib.models.convnext3d import STAGES, stage_stride
 from HCCNetLib.models.keyed import give_keys
 from HCCNetLib.models.pooling import GeneralisedMeanPooling
+from HCCNetLib.preprocessing.augmentation import Turn, unchanged
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.distributed import Workers
+from HCCNetLib.training.embeddings import Embeddings
 from HCCNetLib.training.examples import Example
 from HCCNetLib.training.images import read_images
 from HCCNetLib.training.intervals import Intervals
+from HCCNetLib.training.lesions import log_amounts, read_lesions, scales_of
 from HCCNetLib.training.loop import Losses, Task
 from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.start import store_channels_last
@@ -34,6 +37,9 @@ from HCCNetLib.training.visits import (
     sequence_times,
     trained_landmarks,
 )
+
+_MASKS_LOOKED_AT = 256  # for the mean and SD of the target
+_STRIDES = [stage_stride(stage) for stage in range(STAGES)]
 
 
 class TargetHead(nn.Module):
@@ -67,30 +73,53 @@ class StageHead(nn.Module):
         return result
 
 
+class LesionHead(nn.Module):
+    """Guesses the logarithm of how much lesion each cell of a stage's feature map holds, as a z-score."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm, self.fc1, self.act, self.fc2 = nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """(N, D, x, y, z) → (N, x, y, z)."""
+        cells = self.norm(feature_map.movedim(1, -1))
+        result: Tensor = self.fc2(self.act(self.fc1(cells))).squeeze(-1)
+        return result
+
+
 class FinetuneModel(nn.Module):
-    """The network, and heads for the exam-level target, which the bundle does not keep.
+    """The network, and heads for the exam-level target or the lesion masks, which the bundle does not keep.
 
     With heads on the earlier stages too (deep supervision, Lee et al., arXiv 1409.5185) the stem finds small bright things
     long before the last stage does, whose few cells are each as wide as several lesions.
     """
 
-    def __init__(self, config: ModelConfig, every_stage: bool) -> None:
+    def __init__(self, config: ModelConfig, every_stage: bool, masks: bool = False) -> None:
         super().__init__()
         self.network = HCCNet(config)
-        self.target_head = TargetHead(config.dims[-1])
-        self.stage_heads = nn.ModuleList(StageHead(dim) for dim in config.dims[:-1]) if every_stage else None
+        self.target_head = None if masks else TargetHead(config.dims[-1])
+        self.stage_heads: nn.ModuleList | None = None
+        if masks:
+            self.stage_heads = nn.ModuleList(LesionHead(dim) for dim in config.dims)
+        elif every_stage:
+            self.stage_heads = nn.ModuleList(StageHead(dim) for dim in config.dims[:-1])
         store_channels_last(self.network.backbone)
 
     def encode(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (N, C, X, Y, Z) → embeddings (N, D), and guesses (N,) of the target, the embedding's own first."""
+        """Images (N, C, X, Y, Z) → embeddings (N, D), and guesses of the target, the embedding's own or the last stage's first.
+
+        A guess is (N,); of lesion masks it is (N, x, y, z).
+        """
         backbone, guesses = self.network.backbone, []
         features = images.contiguous(memory_format=torch.channels_last_3d)
         for stage in range(STAGES):
             features = backbone.forward_stages(features, stage, stage + 1)
-            if self.stage_heads is not None and stage < STAGES - 1:
+            if self.stage_heads is not None and stage < len(self.stage_heads):
                 guesses.append(self.stage_heads[stage](features))
         embeddings = backbone.pool(features)
-        return embeddings, [self.target_head(embeddings), *guesses]
+        if self.target_head is not None:
+            guesses.append(self.target_head(embeddings))
+        return embeddings, guesses[::-1]
 
 
 @dataclass(frozen=True)
@@ -98,8 +127,8 @@ class Batch:
     """What one forward pass reads: N exams, Q sequences of at most S exams.
 
     Args:
-        images: (N, C, X, Y, Z).
-        targets: (N,) z-scores, 0 where there is none.
+        images: (N, C, X, Y, Z), or embeddings (N, D) of a frozen backbone.
+        targets: (N,) z-scores, 0 where there is none; of lesion masks (N, X, Y, Z) ml per voxel.
         has_target: (N,).
         exam_keys: (N,) int64.
         exams: (Q, S) rows of ``images``, 0 beyond a sequence's length.
@@ -138,7 +167,8 @@ class Normalisation:
     Args:
         class_weights: of landmarks without and with a diagnosis within the horizon; 1 unless classes are balanced.
         target_mean: of the exam-level target.
-        target_sd: likewise.
+        target_sd: of the exam-level target.
+        lesions: per stage, mean and SD of ``log_amounts`` in its cells; empty without lesion masks.
         longest: exams of the longest sequence, to which all are padded: dropout's masks follow from their place.
     """
 
@@ -146,9 +176,12 @@ class Normalisation:
     target_mean: float
     target_sd: float
     longest: int
+    lesions: Sequence[tuple[float, float]] = ()
 
     @classmethod
-    def of(cls, examples: Sequence[Example], config: FinetuneConfig) -> Normalisation:
+    def of(
+        cls, examples: Sequence[Example], config: FinetuneConfig, cache: PreparedCache | None = None
+    ) -> Normalisation:
         """Balanced classes weigh each landmark by all / (2 · its class)."""
         weights = (1.0, 1.0)
         if config.loss == "balanced":
@@ -163,7 +196,15 @@ class Normalisation:
             weights = count / (2 * (count - positive)), count / (2 * positive)
         targets = np.array([t for e in examples for t in e.targets if t is not None])
         mean, sd = (float(targets.mean()), float(targets.std())) if len(targets) else (0.0, 1.0)
-        return cls(weights, mean, sd or 1.0, max(min(len(e.exams), config.max_exams) for e in examples))
+        longest = max(min(len(e.exams), config.max_exams) for e in examples)
+        lesions: Sequence[tuple[float, float]] = ()
+        names = [name for e in examples for name in e.masks if name is not None]
+        if cache is not None and any(e.masks for e in examples):
+            whole = unchanged(len(config.channels), config.jitter)
+            chosen = names[:: len(names) // _MASKS_LOOKED_AT + 1]
+            none = np.zeros((config.preparation.crop_voxels,) * 3, dtype=np.float32)
+            lesions = scales_of([read_lesions(cache, name, Turn(), whole) for name in chosen] or [none], _STRIDES)
+        return cls(weights, mean, sd or 1.0, longest, lesions)
 
 
 def trained_intervals(examples: Sequence[Example], config: FinetuneConfig) -> Intervals:
@@ -183,6 +224,7 @@ class FinetuneTask(Task[FinetuneModel]):
         cache: of prepared exams.
         model: starts with random or pre-trained weights.
         exams_only: the first phase: the backbone learns the exam-level target, no label is used.
+        embeddings: of the training exams, for a frozen backbone; None where it is trained.
     """
 
     def __init__(
@@ -193,15 +235,20 @@ class FinetuneTask(Task[FinetuneModel]):
         cache: PreparedCache,
         model: FinetuneModel,
         exams_only: bool = False,
+        embeddings: Embeddings | None = None,
     ) -> None:
         super().__init__(model)
+        # All of them together are some megabytes; a step must not wait for a disk.
+        self._kept = {} if embeddings is None else {e.number: embeddings.get(e) for e in plan.examples}
         self.config, self.plan, self.held_out, self.cache = config, plan, held_out, cache
         self.exams_only = exams_only
-        self.normalisation = Normalisation.of(plan.examples, config)
+        self.normalisation = Normalisation.of(plan.examples, config, cache)
 
     @property
     def scalars(self) -> tuple[str, ...]:
         """What every process logs."""
+        if self._kept:
+            return ("label_loss",)
         of_target = ("target_loss", "stage_target_loss")
         return of_target if self.exams_only else ("label_loss", *of_target)
 
@@ -215,18 +262,17 @@ class FinetuneTask(Task[FinetuneModel]):
 
     def losses(self, item: Batch, step: int) -> Losses:
         """Weighted negative log-likelihood of the follow-up and squared error of the target."""
-        model, config = self.model, self.config
+        model, logged = self.model, {}
         batch = item.to(next(model.parameters()).device)
-        give_keys(model.network.backbone, batch.exam_keys)
-        embeddings, guesses = model.encode(batch.images)
-        give_keys(model.network.backbone, None)
-        of_embedding, *of_stages = (self._target_loss(batch, guess) for guess in guesses)
-        target_loss = self._embedding_weight(step) * of_embedding + sum(of_stages)
-        total = config.target_weight * target_loss
-        logged = {
-            "target_loss": float(of_embedding.detach()),
-            "stage_target_loss": sum(float(loss.detach()) for loss in of_stages) / max(len(of_stages), 1),
-        }
+        embeddings, total = batch.images, torch.zeros((), device=batch.images.device)
+        if not self._kept:
+            give_keys(model.network.backbone, batch.exam_keys)
+            embeddings, guesses = model.encode(batch.images)
+            give_keys(model.network.backbone, None)
+            of_embedding, *of_stages = (self._target_loss(batch, *one) for one in enumerate(guesses, start=1))
+            total = self.config.target_weight * (self._embedding_weight(step) * of_embedding + sum(of_stages))
+            logged["target_loss"] = float(of_embedding.detach())
+            logged["stage_target_loss"] = sum(float(loss.detach()) for loss in of_stages) / max(len(of_stages), 1)
         if not self.exams_only:
             label_loss = (batch.weights * self._label_errors(batch, embeddings)).sum()
             total = total + label_loss
@@ -239,12 +285,16 @@ class FinetuneTask(Task[FinetuneModel]):
         Before the earlier stages offer anything the last one only drifts to large features that are the same for every
         exam, and then it often stays there.
         """
-        waits = self.exams_only and self.model.stage_heads is not None and step < self.config.exam_steps // 2
-        return 0.0 if waits else 1.0
+        has_stages = self.model.stage_heads is not None and self.model.target_head is not None
+        return 0.0 if self.exams_only and has_stages and step < self.config.exam_steps // 2 else 1.0
 
-    @staticmethod
-    def _target_loss(batch: Batch, guess: Tensor) -> Tensor:
-        errors = functional.mse_loss(guess.float(), batch.targets, reduction="none")
+    def _target_loss(self, batch: Batch, number: int, guess: Tensor) -> Tensor:
+        """Mean squared error of a guess, the ``number``-th from the last stage."""
+        targets = batch.targets
+        if self.normalisation.lesions:
+            mean, sd = self.normalisation.lesions[-number]
+            targets = (log_amounts(targets, _STRIDES[-number]) - mean) / sd
+        errors = functional.mse_loss(guess.float(), targets, reduction="none").reshape(len(guess), -1).mean(1)
         return (errors * batch.has_target).sum() * batch.target_scale
 
     def _label_errors(self, batch: Batch, embeddings: Tensor) -> Tensor:
@@ -281,8 +331,9 @@ class FinetuneTask(Task[FinetuneModel]):
         return {"validation_auroc": auroc(labels, probability), "validation_log_loss": float(log_loss)}
 
     def _collate(self, visits: Sequence[Visit], scale: tuple[float, float]) -> Batch:
-        images = torch.from_numpy(np.stack([image for v in visits for image in self.read(v)]))
-        targets = np.array([self._z_score(v.example.targets[i]) for v in visits for i in v.exams], dtype=np.float32)
+        images = self._embedded(visits) if self._kept else self._images(visits)
+        targets = np.stack([target for v in visits for target in self._targets(v)])
+        has_target = ~np.isnan(targets.reshape(len(targets), -1)[:, 0])
         rows, times, weights, first = [], [], [], 0
         diagnosed, at_risk = [], []
         for visit in visits:
@@ -298,7 +349,7 @@ class FinetuneTask(Task[FinetuneModel]):
         return Batch(
             images=images,
             targets=torch.from_numpy(np.nan_to_num(targets)),
-            has_target=torch.from_numpy(~np.isnan(targets)),
+            has_target=torch.from_numpy(has_target),
             exam_keys=torch.from_numpy(np.concatenate([v.exam_keys for v in visits])),
             exams=_padded(rows, self.normalisation.longest).long(),
             times=_padded(times, self.normalisation.longest),
@@ -317,7 +368,7 @@ class FinetuneTask(Task[FinetuneModel]):
             diagnosed = v.example.intervals(self.config).cases
             for sequence, weight in zip(v.sequences, v.weights, strict=True):
                 total += weight * self.normalisation.class_weights[int(diagnosed[sequence[-1]])]
-        targets = sum(v.example.targets[i] is not None for v in visits for i in v.exams)
+        targets = sum((v.example.masks or v.example.targets)[i] is not None for v in visits for i in v.exams)
         return total, float(max(targets, 1))
 
     def read(self, visit: Visit) -> Iterator[NDArray[np.float32]]:
@@ -325,10 +376,31 @@ class FinetuneTask(Task[FinetuneModel]):
         keys = [visit.example.exams[index] for index in visit.exams]
         return read_images(self.cache, keys, visit.turn, visit.changes)
 
-    def _z_score(self, target: float | None) -> float:
-        return (
-            float("nan") if target is None else (target - self.normalisation.target_mean) / self.normalisation.target_sd
+    def _images(self, visits: Sequence[Visit]) -> Tensor:
+        return torch.from_numpy(np.stack([image for v in visits for image in self.read(v)]))
+
+    def _embedded(self, visits: Sequence[Visit]) -> Tensor:
+        """The visits' exams as the frozen backbone has encoded them, each visit in one of the draws that are kept."""
+        draws = [1 + int(v.exam_keys[0] % self.config.draws) for v in visits]
+        return torch.cat(
+            [self._kept[v.example.number][draw, list(v.exams)] for v, draw in zip(visits, draws, strict=True)]
         )
+
+    def _targets(self, visit: Visit) -> Iterator[NDArray[np.float32]]:
+        """Each exam's target: a z-score, or lesion in ml per voxel (X, Y, Z); NaN where there is none or none is learned."""
+        example, normalisation = visit.example, self.normalisation
+        edge = self.config.preparation.crop_voxels
+        for index, change in zip(visit.exams, visit.changes, strict=True):
+            if self._kept:
+                yield np.full((), np.nan, dtype=np.float32)
+            elif example.masks:
+                name = example.masks[index]
+                none = np.full((edge,) * 3, np.nan, dtype=np.float32)
+                yield none if name is None else read_lesions(self.cache, name, visit.turn, change)
+            else:
+                target = example.targets[index]
+                value = np.nan if target is None else (target - normalisation.target_mean) / normalisation.target_sd
+                yield np.array(value, dtype=np.float32)
 
 
 def _padded(rows: Sequence[Sequence[float]], length: int) -> Tensor:

@@ -5,6 +5,7 @@ Sizes are in patients, exams and steps, lengths in voxels of the network's grid.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -343,6 +344,11 @@ class FinetuneConfig(StageConfig):
     )
     target_file: str = setting("", "table of an exam-level target beside the label: patient_id, exam_id and the column")
     target_column: str = setting("", "its column, a number per exam, e.g. a lesion burden or a LI-RADS category")
+    target_masks: str = setting(
+        "",
+        "instead of the table, each exam's lesion mask, a path in the cohort with {patient_id} and {exam_id}: each cell of every "
+        "stage learns how much lesion it holds",
+    )
     target_weight: float = setting(0.0, "weight of the target's squared error (of its z-score); 0: no target")
     target_stages: Literal["last", "all"] = setting(
         "last", "where the target is guessed: the embedding, or every stage too"
@@ -350,12 +356,19 @@ class FinetuneConfig(StageConfig):
 
     # The first phase: the backbone alone learns the exam-level target; no label is used.
     exam_steps: int = setting(0, "updates of the weights in the first phase; 0: there is none")
+    exam_batch: int = setting(0, "patients per step of the first phase; 0: as in the second")
     exam_learning_rate: float = setting(4e-4, "of the first phase, for a batch of 128; it is scaled by batch / 128")
     exams_from: str = setting(
         "", "folder of a run whose first phase, of the same settings and patients, is taken over", decides="nothing"
     )
 
-    # The optimiser.
+    # The second phase.
+    frozen: bool = setting(
+        False,
+        "whether the backbone stays as it is in the second phase; transformer and head then learn from kept embeddings",
+        decides="second phase",
+    )
+    draws: int = setting(4, "with frozen, augmentation draws per exam, encoded once and kept", decides="second phase")
     layer_decay: float = setting(
         1.0, "learning rate of each earlier stage relative to the next; 1: all alike", decides="second phase"
     )
@@ -378,7 +391,8 @@ class FinetuneConfig(StageConfig):
         """Raises ValueError in words for what no run could be made with."""
         _require_fractions(self, ("dropout", "exam_dropout", "channel_dropout", "average", "test_fraction"))
         _require_at_least(self, 1, ("max_exams", "subsequences", "seeds"))
-        _require_at_least(self, 0, ("exam_steps", "target_weight", "focal_gamma"))
+        _require_at_least(self, 0, ("exam_steps", "exam_batch", "target_weight", "focal_gamma"))
+        _require_at_least(self, 1, ("draws",))
         _require_at_least(self, 2, ("folds",))
         _require_above_0(self, ("exam_learning_rate", "layer_decay"))
         count = len(self.channels)
@@ -395,8 +409,21 @@ class FinetuneConfig(StageConfig):
             raise ValueError(
                 f"loss {self.loss} is for one horizon: give horizons_months [{self.horizon_months:g}], or loss plain"
             )
-        if self.target_weight > 0 and not (self.target_file and self.target_column):
-            raise ValueError("target_weight is above 0, but target_file or target_column is empty")
+        if self.target_masks and self.target_file:
+            raise ValueError("target_file and target_masks are two targets; give one of them")
+        if self.target_masks and sorted(re.findall(r"[{][^{}]*[}]?|[}]", self.target_masks)) != [
+            "{exam_id}",
+            "{patient_id}",
+        ]:
+            raise ValueError("target_masks must hold {patient_id} and {exam_id} once each, and no other braces")
+        if self.frozen and self.target_weight > 0 and not self.exam_steps:
+            raise ValueError(
+                "a frozen backbone learns a target in the first phase only; give exam_steps, or target_weight 0"
+            )
+        if self.target_weight > 0 and not (self.target_masks or (self.target_file and self.target_column)):
+            raise ValueError(
+                "target_weight is above 0, but target_file or target_column is empty, and so is target_masks"
+            )
         if self.exam_steps > 0 and not self.target_weight > 0:
             raise ValueError("exam_steps is above 0, but there is no exam-level target (target_weight above 0)")
         if 0 < self.exam_steps <= self.warmup:

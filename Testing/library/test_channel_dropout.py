@@ -72,7 +72,7 @@ def test_a_channel_left_out_in_training_is_what_prediction_reads_where_it_is_mis
     lacking = replace(exam, images={c: i for n, (c, i) in enumerate(exam.images.items()) if n not in lost})
     config = tiny_config(**THREE).preparation
     predicted = prepare_exam(lacking, DWI[:3], config, allow_missing=True).data
-    (key,) = cache.fill([exam])
+    (key,) = cache.fill([[exam]])
     assert isinstance(key, str)
     as_it_is = unchanged(3, 2)
 
@@ -102,7 +102,7 @@ def test_an_exam_that_lacks_channels_reads_in_training_what_prediction_reads_the
     exam = make_exam("2020-01-01", shape, affine, DWI[:3])
     lacking = replace(exam, images={DWI[0]: exam.images[DWI[0]]})
     predicted = prepare_exam(lacking, DWI[:3], tiny_config(**THREE).preparation, allow_missing=True).data
-    (key,) = cache.fill([lacking])
+    (key,) = cache.fill([[lacking]])
     assert isinstance(key, str)
 
     def read(change: ExamChange) -> np.ndarray:

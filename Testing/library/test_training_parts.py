@@ -184,7 +184,7 @@ def test_what_the_cache_gives_is_what_preparation_gives(exam, tmp_path):
     direct = prepare_exam(exam, DWI[:2], NORMALISED)
     cache = PreparedCache(tmp_path / "deep" / "cache", PREPARATION)
     for _ in range(2):  # made, then read
-        kept = cache.get(exam)
+        (kept,) = cache.get([exam])
         np.testing.assert_allclose(kept.data, direct.data, atol=1e-6)
         assert kept.field() == direct.field()
         assert kept.window.read == direct.window.read
@@ -199,9 +199,9 @@ def test_problems_are_kept_and_bear_the_name_of_whoever_asks(tmp_path):
     affine = centred_affine((21, 17, 19), (9.0, 5.0, 5.0), np.eye(3))
     exam = make_exam("2020-01-01", (21, 17, 19), affine, DWI[:2])
     cache = PreparedCache(tmp_path, PREPARATION)
-    first = cache.get(exam)
+    (first,) = cache.get([exam])
     assert "coarse_spacing" in {p.code for p in first.problems}
-    again = cache.get(replace(exam, exam_id="2021"))
+    (again,) = cache.get([replace(exam, exam_id="2021")])
     assert again.exam_id == "2021"
     assert {p.exam_id for p in again.problems} == {"2021"}
 
@@ -209,8 +209,8 @@ def test_problems_are_kept_and_bear_the_name_of_whoever_asks(tmp_path):
 def test_half_precision_errs_by_less_than_it_says(exam, tmp_path):
     exact = prepare_exam(exam, DWI[:2], SMALL).data
     half = PreparedCache(tmp_path, Preparation(DWI[:2], SMALL, half=True))
-    half.get(exam)
-    kept = half.get(exam).data
+    half.get([exam])
+    kept = half.get([exam])[0].data
     assert kept.dtype == np.float32
     within = np.abs(exact) <= 4
     error = np.abs(kept - exact)[within].max()
@@ -219,14 +219,14 @@ def test_half_precision_errs_by_less_than_it_says(exam, tmp_path):
 
 def test_a_damaged_entry_is_made_again(exam, tmp_path):
     cache = PreparedCache(tmp_path, PREPARATION)
-    wanted = cache.get(exam).data
+    wanted = cache.get([exam])[0].data
     (file,) = tmp_path.rglob("*.safetensors")
     for content in (b"", file.read_bytes()[:-7], b"\x08\0\0\0\0\0\0\0{}      "):
         file.write_bytes(content)
-        assert list(cache.fill([exam])) == [file.stem]
-        np.testing.assert_array_equal(cache.get(exam).data, wanted)
+        assert list(cache.fill([[exam]])) == [file.stem]
+        np.testing.assert_array_equal(cache.get([exam])[0].data, wanted)
         file.write_bytes(content)
-        np.testing.assert_array_equal(cache.get(exam).data, wanted)
+        np.testing.assert_array_equal(cache.get([exam])[0].data, wanted)
     file.unlink()
     said = refusal(cache.data, file.stem)
     assert "is gone or damaged. Give the same command again." in said.message
@@ -234,15 +234,15 @@ def test_a_damaged_entry_is_made_again(exam, tmp_path):
 
 def test_an_entry_that_is_there_is_not_prepared_again(exam, tmp_path, monkeypatch):
     cache = PreparedCache(tmp_path, PREPARATION)
-    wanted = cache.get(exam).data
+    wanted = cache.get([exam])[0].data
     monkeypatch.setattr(Preparation, "prepare", lambda *_: pytest.fail("prepared again"))
-    np.testing.assert_array_equal(cache.get(exam).data, wanted)
-    assert len(list(cache.fill([exam, exam]))) == 2
+    np.testing.assert_array_equal(cache.get([exam])[0].data, wanted)
+    assert len(list(cache.fill([[exam], [exam]]))) == 2
 
 
 def test_a_full_disk_or_a_folder_that_is_a_file_gives_a_sentence(exam, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    said = refusal(PreparedCache(tmp_path / "file", PREPARATION).get, exam)
+    said = refusal(PreparedCache(tmp_path / "file", PREPARATION).get, [exam])
     assert "Prepared exams can't be kept in" in said.message
     assert "Make room or choose another place." in said.message
 
@@ -251,7 +251,7 @@ def test_a_full_disk_or_a_folder_that_is_a_file_gives_a_sentence(exam, tmp_path,
 
     cache = PreparedCache(tmp_path / "cache", PREPARATION)
     monkeypatch.setattr(Path, "write_bytes", full)
-    for work in (lambda: cache.get(exam), lambda: list(cache.fill([exam]))):
+    for work in (lambda: cache.get([exam]), lambda: list(cache.fill([[exam]]))):
         said = refusal(work)
         assert "No space left on device" in said.message
     assert not [p for p in cache.folder.rglob("*") if p.is_file()]
@@ -269,13 +269,12 @@ def test_the_cache_names_no_patient(tiny_phantom, tiny_cache):
 def test_two_processes_fill_as_one_does_and_refusals_come_in_order(tmp_path):
     good = list(make_patient(("2020-01-05", "2021-03-14"), DWI[:2]).exams)
     flat = changed_image(good[0].images[DWI[0]], data=np.ones_like(good[0].images[DWI[0]].data), source="flat.nii")
-    exams = [
-        good[0],
-        replace(good[0], exam_id="bad", images={**good[0].images, DWI[0]: flat}),
-        good[1],
-        replace(good[1], exam_id="short", images={DWI[0]: good[1].images[DWI[0]]}),
+    bad = replace(good[0], exam_id="bad", images={**good[0].images, DWI[0]: flat})
+    short = replace(good[1], exam_id="short", images={DWI[0]: good[1].images[DWI[0]]})
+    patients = [[good[0], bad], [good[1], short]]
+    results = [
+        list(PreparedCache(tmp_path / str(count), PREPARATION).fill(patients, processes=count)) for count in (1, 2)
     ]
-    results = [list(PreparedCache(tmp_path / str(count), PREPARATION).fill(exams, processes=count)) for count in (1, 2)]
     for found in results:
         assert [type(f) is str for f in found] == [True, False, True, False]
         assert found[1].code == "constant_image"
@@ -525,7 +524,7 @@ def config_of(tmp_path, text, **overrides):
         ),
         ("device: tpu", "device must be auto, cpu or cuda; it is 'tpu'."),
         ("steps: 10", "warmup (40) must be shorter than the run (10 steps)."),
-        ("target_weight: 1", "target_weight is above 0, but target_file or target_column is empty."),
+        ("target_weight: 1", "but target_file or target_column is empty, and so is target_masks."),
         ("exam_steps: 5", "exam_steps is above 0, but there is no exam-level target"),
     ],
 )
