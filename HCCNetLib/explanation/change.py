@@ -43,8 +43,8 @@ class ChangeEvidence:
     """Explains the difference between consecutive landmarks, member by member (a ``MemberObserver``).
 
     ``by_picture`` is shared out over cells by integrated gradients along the straight way from the previous exam's
-    features to the new one's (the first stage's, normalised as the second takes them). Exams are not registered to each
-    other: a lesion that breathing shifts by a cell gives positive evidence where it is now and negative where it was.
+    features to the new one's (the first stage's, normalised as the second takes them). Exams are shifted onto each
+    other at most: a lesion that breathing shifts by a cell gives positive evidence where it is now and negative where it was.
 
     Cost per pair of exams and member: 8 forward and backward passes through stages 2 to 4 for one exam, more where their
     sum falls short.

@@ -61,22 +61,15 @@ class Preparation:
 
     def prepare(self, exam: Exam, first: PreparedExam | None = None) -> PreparedExam:
         """Prepares an exam, without the last step; ``first`` is the patient's first one, prepared in the same way."""
-        inner = slice(self.margin, self.margin + self.config.crop_voxels)
-        onto = None if first is None else first.data[:, inner, inner, inner]
-        return prepare_exam(exam, self.channels, self.kept, self.allow_missing, self.margin, onto)
+        return prepare_exam(exam, self.channels, self.kept, self.allow_missing, self.margin, first)
 
-    def moved_onto(self, exam: Exam, first: Exam | None) -> Exam | None:
-        """The exam onto which ``exam`` is moved, if any."""
-        return first if self.config.align_voxels and first is not exam else None
-
-    def key(self, exam: Exam, first: Exam | None = None) -> str:
+    def key(self, exam: Exam, first: str | None = None) -> str:
         """Where the exam is kept: a digest of its images, of the liver that was given, and of all settings.
 
         Args:
             exam: the exam.
-            first: the patient's first exam, onto which this one is moved where the settings say so.
+            first: key of the patient's first exam, onto which this one is moved where the settings say so.
         """
-        onto = self.moved_onto(exam, first)
         images = {c: exam.images[c].fingerprint() for c in self.channels if c in exam.images}
         box = exam.liver_box
         content = {
@@ -86,7 +79,7 @@ class Preparation:
             "images": images,
             "liver_mask": None if exam.liver_mask is None else exam.liver_mask.fingerprint(),
             "liver_box": None if box is None else [*box.low, *box.high],
-            **({} if onto is None else {"first": self.key(onto)}),
+            **({"first": first} if first and self.config.align_voxels else {}),
             "names": {c: exam.images[c].source for c in images},  # they stand in the problems that are kept
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -130,16 +123,18 @@ class PreparedCache:
 
     def get(self, exams: Sequence[Exam]) -> list[PreparedExam]:
         """A patient's prepared exams, from the folder where they are there and whole; raises Refusal as ``prepare_exam`` does."""
-        prepared = [self._load(exam, exams[0]) or self._make(exam, exams[0]) for exam in exams]
+        prepared: list[PreparedExam] = []
+        first: str | None = None
+        for exam in exams:
+            key = self.preparation.key(exam, first)
+            one = self._load(key, exam.exam_id)
+            if one is None:
+                self._make_folder()
+                one = self.preparation.prepare(exam, prepared[0] if prepared else None)
+                self._save(key, one)
+            first = first or key
+            prepared.append(one)
         return [replace(one, data=normalise_channels(one.data, self.preparation.config)) for one in prepared]
-
-    def _make(self, exam: Exam, first: Exam) -> PreparedExam:
-        self._make_folder()
-        onto = self.preparation.moved_onto(exam, first)
-        reference = None if onto is None else self._load(onto, onto) or self.preparation.prepare(onto)
-        prepared = self.preparation.prepare(exam, reference)
-        self._save(self.preparation.key(exam, first), prepared)
-        return prepared
 
     def data(self, key: str) -> NDArray[Any]:
         """(C, X, Y, Z) of an entry that ``fill`` named, without the last step; raises Refusal where it is gone."""
@@ -150,12 +145,12 @@ class PreparedCache:
             raise self._damaged() from error
         return values
 
-    def grids(self, key: str) -> tuple[Grid, Grid]:
-        """The grid of an entry that ``fill`` named, and that of its exam's first channel; raises Refusal where it is gone."""
+    def field(self, key: str) -> tuple[Window, Grid]:
+        """What was read of an exam that ``fill`` named, and the grid of its first channel; raises Refusal where it is gone."""
         try:
             with safe_open(self._path(key), framework="numpy") as file:
                 content = json.loads(file.metadata()["exam"])
-            return _grid(content["window"]), _grid(content["source_grid"])
+            return _window(content), _grid(content["source_grid"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise self._damaged() from error
 
@@ -186,11 +181,14 @@ class PreparedCache:
 
     def _keys_or_refusals(self, exams: Sequence[Exam]) -> list[str | Refusal]:
         found: list[str | Refusal] = []
+        first: tuple[str, Exam] | None = None  # the first that can be read
         for exam in exams:
             try:
-                key = self.preparation.key(exam, exams[0])
+                key = self.preparation.key(exam, first and first[0])
                 if not self.has(key):
-                    self._make(exam, exams[0])
+                    onto = None if first is None else self._load(first[0], "") or self.preparation.prepare(first[1])
+                    self._save(key, self.preparation.prepare(exam, onto))
+                first = first or (key, exam)
                 found.append(key)
             except Refusal as refusal:
                 if refusal.code == "cannot_write":
@@ -227,7 +225,7 @@ class PreparedCache:
         except OSError as error:
             raise self._unwritable(error) from error
         finally:
-            with suppress(OSError):  # what stands in its way has been told above
+            with suppress(OSError):  # what stands in its way has been reported above
                 aside.unlink()
 
     def has(self, key: str) -> bool:
@@ -241,16 +239,16 @@ class PreparedCache:
         except (OSError, SafetensorError):
             return False
 
-    def _load(self, exam: Exam, first: Exam) -> PreparedExam | None:
+    def _load(self, key: str, exam_id: str) -> PreparedExam | None:
         """The entry, or None where there is none or it is damaged and has to be made again."""
-        path = self._path(self.preparation.key(exam, first))
+        path = self._path(key)
         if not path.is_file():
             return None
         try:
             with safe_open(path, framework="numpy") as file:
                 content = json.loads(file.metadata()["exam"])
                 data = file.get_tensor("data").astype(np.float32)
-            return _prepared(content, data, exam.exam_id)
+            return _prepared(content, data, exam_id)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
 
@@ -267,10 +265,14 @@ def _description(prepared: PreparedExam) -> dict[str, Any]:
 
 
 def _prepared(content: dict[str, Any], data: NDArray[np.float32], exam_id: str) -> PreparedExam:
-    x, y, z = (slice(*ends) for ends in content["read"])
     problems = tuple(Problem(code, message, exam_id) for code, message in content["problems"])
-    window = Window(_grid(content["window"]), (x, y, z))
-    return PreparedExam(exam_id, data, window, _grid(content["source_grid"]), content["liver_fraction"], problems)
+    liver = content["liver_fraction"]
+    return PreparedExam(exam_id, data, _window(content), _grid(content["source_grid"]), liver, problems)
+
+
+def _window(content: dict[str, Any]) -> Window:
+    x, y, z = (slice(*ends) for ends in content["read"])
+    return Window(_grid(content["window"]), (x, y, z))
 
 
 def _grid_data(grid: Grid) -> dict[str, Any]:

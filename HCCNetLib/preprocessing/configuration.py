@@ -30,10 +30,10 @@ class PreprocessingConfig:
         clip_mads: soft clipping at median ± this · 1.4826 · MAD.
         spacing_mm: of the network's grid, isotropic.
         liver_centre: the liver box's centre, as fractions of the body box.
-        liver_size: the liver box's size, likewise.
+        liver_size: the liver box's size, as fractions of the body box.
         liver_min_voxels: a smaller liver box is lengthened at its far end, as far as there are voxels.
         crop_voxels: edge of the cube that the network reads.
-        align_voxels: the cube of a later exam is moved by up to so many voxels along each axis, so that it shows what the cube
+        align_voxels: the cube of a later exam is moved by up to this many voxels along each axis, so that it shows what the cube
             of the patient's first exam shows; 0: not, as published.
         channel_mean: subtracted from each channel at the end; None: nothing.
         channel_sd: divides each channel at the end; None: nothing.

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from HCCNetLib.preprocessing.alignment import find_shift
+from HCCNetLib.preprocessing.alignment import Shift, find_shift
 from HCCNetLib.preprocessing.configuration import PreprocessingConfig
 from HCCNetLib.preprocessing.field import Body, Window, find_body, locate_liver, place_window
 from HCCNetLib.preprocessing.geometry import Reorientation, apply_affine, crop_for, resample, world_to_index
 from HCCNetLib.preprocessing.intensity import ChannelStatistics, yeo_johnson
 from HCCNetLib.readers import in_exam
-from HCCNetLib.records import Exam, Grid, Image, Problem, Refusal
+from HCCNetLib.records import Affine, Exam, Grid, Image, Problem, Refusal
 
 # To be raised whenever the same exam and configuration give other numbers: caches are keyed by it.
 PIPELINE_VERSION = 1
@@ -36,13 +36,9 @@ LITTLE_FIELD = 0.4
 LEAST_CORRELATION = 0.2  # below it two exams have nothing in common that could be brought together
 CT_LIKE = -500.0  # MR magnitudes have no such values; air in CT has −1000
 
-_NOT_ALIGNED = (
-    "This exam and the first one have too little in common to be brought onto each other; it was read where it lies. Check that "
-    "both are of the same patient."
-)
 
-# A channel after the power transform, its grid, and how it is clipped and scaled.
-_Picture = tuple[NDArray[np.float32], Grid, ChannelStatistics]
+# The part of a channel that is needed, clipped and scaled, its affine, and the grid of the whole.
+_Picture = tuple[NDArray[np.float32], Affine, Grid]
 
 
 @dataclass(frozen=True)
@@ -86,10 +82,10 @@ def prepare_patient(
     exams: Sequence[Exam], channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool = False
 ) -> Iterator[PreparedExam]:
     """Prepares a patient's exams, oldest first, each brought onto the first where ``config`` says so; see ``prepare_exam``."""
-    first: NDArray[np.float32] | None = None
+    first: PreparedExam | None = None
     for exam in exams:
         prepared = prepare_exam(exam, channels, config, allow_missing, first=first)
-        first = prepared.data if first is None else first
+        first = first or prepared
         yield prepared
 
 
@@ -99,7 +95,7 @@ def prepare_exam(
     config: PreprocessingConfig,
     allow_missing: bool = False,
     margin: int = 0,
-    first: NDArray[np.float32] | None = None,
+    first: PreparedExam | None = None,
 ) -> PreparedExam:
     """Prepares one exam for the network.
 
@@ -113,8 +109,8 @@ def prepare_exam(
         config: the pipeline's numbers.
         allow_missing: a missing channel becomes zeros (for models that were trained so).
         margin: voxels to prepare beyond the network's cube on every side; training draws its crops from them.
-        first: (C, X, Y, Z) the patient's first exam as it is prepared without a margin, onto which this one is moved where
-            ``config.align_voxels`` is above 0; None for the first exam itself.
+        first: the patient's first exam, prepared in the same way, onto which this one is moved where ``config.align_voxels`` is
+            above 0; None for the first exam itself.
 
     Raises:
         Refusal: a channel is missing, can't be read, or is constant over the body.
@@ -131,7 +127,7 @@ def _prepare(
     config: PreprocessingConfig,
     allow_missing: bool,
     margin: int,
-    reference: NDArray[np.float32] | None,
+    reference: PreparedExam | None,
 ) -> PreparedExam:
     present = [channel for channel in channels if channel in exam.images]
     if not present or (len(present) < len(channels) and not allow_missing):
@@ -144,6 +140,8 @@ def _prepare(
     transformed = yeo_johnson(first.apply(raw), config.yeo_johnson_lambda)
     body = find_body(transformed, config)
     liver = locate_liver(exam.liver_mask, exam.liver_box)
+    window = place_window(first.target, body, config, liver, margin)
+    reach = place_window(first.target, body, config, liver, margin + config.align_voxels).grid
     pictures: dict[str, _Picture] = {}
     for channel in present:
         image = exam.images[channel]
@@ -156,17 +154,16 @@ def _prepare(
         statistics = ChannelStatistics.of(values, config.clip_mads)
         if not statistics.sd > 0:
             raise Refusal("constant_image", f"{image.source} has one value all over the body. Export it again.")
-        pictures[channel] = transformed, reorientation.target, statistics
-    window = place_window(first.target, body, config, liver, margin)
+        data, affine = crop_for(transformed, reorientation.target.affine, reach)
+        pictures[channel] = statistics.apply(data), affine, reorientation.target
     if reference is not None and config.align_voxels:
-        alone = _fill(place_window(first.target, body, config, liver), pictures, channels, config, order=1)
-        shift = find_shift(reference, alone, config.align_voxels, config.spacing_mm)
+        alone = _fill(window, pictures, channels, config, order=1)
+        shift = find_shift((reference.data, reference.window.read_mask), (alone, window.read_mask), margin, config)
         moved = window.moved(shift.voxels, first.target)
-        if shift.correlation < LEAST_CORRELATION or not moved.filled_fraction:
-            problems.append(Problem("not_aligned", _NOT_ALIGNED))
-        else:
-            window = moved
-    for channel, (_, grid, _) in pictures.items():
+        is_aligned = shift.correlation >= LEAST_CORRELATION and moved.filled_fraction > 0
+        window = moved if is_aligned else window
+        problems += _look_at_shift(shift, is_aligned, config)
+    for channel, (_, _, grid) in pictures.items():
         problems += _look_at_overlap(channel, grid, first.target, window)
     data = _fill(window, pictures, channels, config)
     if not np.isfinite(data).all():
@@ -188,8 +185,9 @@ def _fill(
 ) -> NDArray[np.float32]:
     """What the network reads (C, X, Y, Z) of ``window``; 0, before the last step, where nothing is read."""
     data = np.zeros((len(channels), *window.grid.shape), dtype=np.float32)
-    for channel, picture in pictures.items():
-        data[(channels.index(channel), *window.read)] = _interpolate(*picture, window, order)
+    for channel, (values, affine, _) in pictures.items():
+        read = window.read_grid
+        data[(channels.index(channel), *window.read)] = resample(*crop_for(values, affine, read), read, order)
     return normalise_channels(data, config)
 
 
@@ -228,13 +226,20 @@ def _body_values(
     return values
 
 
-def _interpolate(
-    transformed: NDArray[np.float32], grid: Grid, statistics: ChannelStatistics, window: Window, order: int
-) -> NDArray[np.float32]:
-    """One interpolation onto the part of the network's grid that is read."""
-    target = window.read_grid
-    data, affine = crop_for(transformed, grid.affine, target)
-    return resample(statistics.apply(data), affine, target, order)
+def _look_at_shift(shift: Shift, is_aligned: bool, config: PreprocessingConfig) -> list[Problem]:
+    """An exam that was not aligned with the first one, or perhaps not far enough."""
+    if not is_aligned:
+        message = "This exam could not be aligned with the first one and was read without alignment. "
+        message += "Check that both are of the same patient." if shift.channels else "They have no channel in common."
+        return [Problem("not_aligned", message)]
+    if max(map(abs, shift.voxels)) < config.align_voxels:
+        return []
+    mm = config.align_voxels * config.spacing_mm
+    message = (
+        f"This exam was moved onto the first one by {mm:g} mm, the most that is allowed; it may lie further away. Look at the "
+        f"field that was read."
+    )
+    return [Problem("alignment_at_limit", message)]
 
 
 def _look_at_values(raw: NDArray[np.float32], source: str) -> list[Problem]:

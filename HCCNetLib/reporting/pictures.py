@@ -30,8 +30,8 @@ _LETTERS = (
 _LOWER = (
     "At first, without script and in print only the evidence for a higher risk is drawn. That for a lower risk is blue."
 )
-_NOT_REGISTERED = (
-    "The exams are not registered to each other: a liver that lies elsewhere than before can show up as a pair of more "
+_NOT_DEFORMED = (
+    "The exams are not deformed onto each other: a liver that lies elsewhere than before can show up as a pair of more "
     "and less, side by side."
 )
 _CENTRE = "the slices go through the centre of the field read"
@@ -53,7 +53,7 @@ def draw_all(result: Mapping[str, Any], pictures: Sequence[ExamPicture]) -> str:
         if picture.exam_id == exam["exam_id"]
     )
     change, both = pictures[0].kind == "change", any(picture.against is not None for picture in pictures)
-    words = [_LETTERS, _NOT_REGISTERED if change else _LOWER if both else ""]
+    words = [_LETTERS, _NOT_DEFORMED if change else _LOWER if both else ""]
     note = f'<p class="note">{" ".join(filter(None, words))}</p>'
     return f'<div class="intro">{note}{_controls(change, both)}</div>{sections}'
 

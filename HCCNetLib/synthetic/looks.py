@@ -1,8 +1,8 @@
 """How surveillance looks: what of a picture changes from patient to patient and from exam to exam, whatever the disease does.
 
-The disease must not be readable from brightness alone. So nodules may be bright, dark, or like the liver in some channels, each in
-its own way and at each exam more or less; and much else is bright: fluid, vessels, bowel, gallbladder, spleen. Tumours and benign solid
-nodules have one distribution of looks, and nothing here depends on diameters or outcomes.
+The disease must not be readable from brightness alone. So nodules may be bright, dark, or like the liver in some channels,
+each in its own way and at each exam more or less; and much else is bright: fluid, vessels, bowel, gallbladder, spleen.
+Tumours and benign solid nodules have one distribution of looks, and nothing here depends on diameters or outcomes.
 """
 
 from __future__ import annotations

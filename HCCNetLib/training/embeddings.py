@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +33,12 @@ from HCCNetLib.preprocessing.pipeline import PIPELINE_VERSION
 from HCCNetLib.records import Refusal
 from HCCNetLib.training.checkpoint import write_whole
 from HCCNetLib.training.digests import weights_digest
+from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import Example
 from HCCNetLib.training.images import read_images
 from HCCNetLib.training.settings import EncoderConfig, FinetuneConfig
 
+EMBEDDINGS_FOLDER = "embeddings"
 _DRAW = 3
 _PER_PASS = 16  # exams
 
@@ -136,6 +139,18 @@ class Embeddings:
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 encoded.append(self.backbone(batch.contiguous(memory_format=torch.channels_last_3d)).float().cpu())
         return torch.cat(encoded).view(len(readings), len(example.exams), -1)
+
+
+def fill_together(
+    embeddings: Embeddings, examples: Sequence[Example], workers: Workers, progress: Callable[[str, int, int], None]
+) -> None:
+    """Encodes patients, each process its share of them."""
+    own = [examples[i] for i in workers.share(len(examples))]
+    for done, example in enumerate(own):
+        progress("encoding patients", done, len(own))
+        embeddings.fill(example)
+    progress("encoding patients", len(own), len(own))
+    workers.wait()
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ from HCCNetLib.training.card import model_card
 from HCCNetLib.training.checkpoint import identity_of, write_json, write_whole
 from HCCNetLib.training.configuration import config_text, deciding
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.embeddings import Embeddings
+from HCCNetLib.training.embeddings import EMBEDDINGS_FOLDER, Embeddings, fill_together
 from HCCNetLib.training.examples import (
     Example,
     Examples,
@@ -74,7 +74,7 @@ _SAID = {
     *("horizon_months", "horizons_months", "calibration", "average_risk", "operating_thresholds"),
 }
 
-# Settings that name places on the machine, which are nobody else's business.
+# Settings that name places on the machine; a bundle does not pass them on.
 _PLACES = {"out", "cohort", "cache", "exams_from", "target_file", "target_masks", "backbone_from", "encoder_from"}
 
 Progress = Callable[[str, int, int], None]
@@ -179,6 +179,9 @@ def open_run(config: FinetuneConfig, progress: Progress, is_first: bool = True) 
 
 
 def _require_targets(config: FinetuneConfig, examples: Examples) -> None:
+    if not examples.all:
+        *_, last = examples.left_out.values()
+        raise Refusal("no_examples", f"No patient of the cohort can be used. The last one {last}")
     if config.target_weight > 0 and not any(t is not None for e in examples.all for t in (*e.targets, *e.masks)):
         message = (
             f"No exam of the cohort has a lesion mask at {config.target_masks}. Check the path, or say --target_weight 0."
@@ -201,7 +204,7 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
     if config.exam_steps:
         model.load_state_dict({**model.state_dict(), **_first_phase(run, member, workers, progress)})
     plan = VisitPlan(config, member, training)
-    embeddings = _embed(run, member, training, model, progress) if config.frozen else None
+    embeddings = _embed(run, member, training, model, workers, progress) if config.frozen else None
     task = FinetuneTask(config, plan, held_out, run.cache, model, embeddings=embeddings)
     loop = Loop(task, _groups(model, config), _settings(run, member, config.steps, config.learning_rate), workers)
     weights = loop.run(progress)
@@ -214,15 +217,16 @@ def train_member(run: Run, member: int, workers: Workers, progress: Progress) ->
     workers.wait()
 
 
-def _embed(run: Run, member: int, training: list[Example], model: FinetuneModel, progress: Progress) -> Embeddings:
-    """The training exams' embeddings by a member's backbone, for a second phase that leaves it as it is."""
-    precision = precision_of(run.config.precision, choose_device(run.config.device))
-    backbone = model.network.backbone.to(choose_device(run.config.device))
-    kept = Embeddings(run.member_folder(member) / "embeddings", run.config, backbone, run.cache, precision)
-    for done, example in enumerate(training):
-        progress("embedding patients", done, len(training))
-        kept.fill(example)
-    progress("embedding patients", len(training), len(training))
+def _embed(
+    run: Run, member: int, training: list[Example], model: FinetuneModel, workers: Workers, progress: Progress
+) -> Embeddings:
+    """Freezes a member's backbone and encodes the training exams with it."""
+    backbone = model.network.backbone.to(workers.device)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not _is_of_first_phase(name))
+    precision = precision_of(run.config.precision, workers.device)
+    kept = Embeddings(run.member_folder(member) / EMBEDDINGS_FOLDER, run.config, backbone, run.cache, precision)
+    fill_together(kept, training, workers, progress)
     return kept
 
 
@@ -314,9 +318,7 @@ def _groups(model: FinetuneModel, config: FinetuneConfig) -> list[dict[str, Any]
             return 1.0
         return config.layer_decay ** (len(config.model.dims) - int(parts[3]))
 
-    return parameter_groups(
-        {n: p for n, p in model.named_parameters() if not (config.frozen and _is_of_first_phase(n))}, scale
-    )
+    return parameter_groups({n: p for n, p in model.named_parameters() if p.requires_grad}, scale)
 
 
 def _settings(run: Run, member: int, steps: int, learning_rate: float) -> LoopSettings:

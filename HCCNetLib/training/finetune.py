@@ -242,7 +242,7 @@ class FinetuneTask(Task[FinetuneModel]):
         self._kept = {} if embeddings is None else {e.number: embeddings.get(e) for e in plan.examples}
         self.config, self.plan, self.held_out, self.cache = config, plan, held_out, cache
         self.exams_only = exams_only
-        self.normalisation = Normalisation.of(plan.examples, config, cache)
+        self.normalisation = Normalisation.of(plan.examples, config, None if self._kept else cache)
 
     @property
     def scalars(self) -> tuple[str, ...]:
@@ -381,7 +381,7 @@ class FinetuneTask(Task[FinetuneModel]):
 
     def _embedded(self, visits: Sequence[Visit]) -> Tensor:
         """The visits' exams as the frozen backbone has encoded them, each visit in one of the draws that are kept."""
-        draws = [1 + int(v.exam_keys[0] % self.config.draws) for v in visits]
+        draws = [int(v.exam_keys[0] % (1 + self.config.draws)) for v in visits]
         return torch.cat(
             [self._kept[v.example.number][draw, list(v.exams)] for v, draw in zip(visits, draws, strict=True)]
         )

@@ -31,7 +31,7 @@ _LEAST_INSIDE = 0.5
 
 
 def keep_masks(examples: Examples, config: FinetuneConfig, cache: PreparedCache, progress: Progress) -> Examples:
-    """The examples with the names under which their lesion masks are kept.
+    """The examples with the names under which their lesion masks are kept; a patient with a mask that can't be used is left out.
 
     Args:
         examples: prepared into ``cache``.
@@ -40,24 +40,32 @@ def keep_masks(examples: Examples, config: FinetuneConfig, cache: PreparedCache,
         progress: called with stage, done and total.
 
     Raises:
-        Refusal: a mask is damaged, does not belong to its exam, or can't be kept.
+        Refusal: there is no room to keep them.
     """
     root = Path(config.cohort)
-    root, kept = root if root.is_dir() else root.parent, []
+    root, kept, left_out = root if root.is_dir() else root.parent, [], dict(examples.left_out)
     for done, example in enumerate(examples.all):
         progress("reading lesion masks", done, len(examples.all))
         names = []
         for exam_id, key in zip(example.exam_ids, example.exams, strict=True):
             path = root / config.target_masks.format(patient_id=example.patient_id, exam_id=exam_id)
             shown = config.target_masks.format(patient_id="…", exam_id=exam_id)
-            names.append(_keep(NiftiImage(path, shown), exam_id, key, cache) if path.is_file() else None)
-        kept.append(replace(example, masks=tuple(names)))
-    progress("reading lesion masks", len(kept), len(kept))
-    return replace(examples, all=tuple(kept))
+            try:
+                names.append(_keep(NiftiImage(path, shown), exam_id, key, cache) if path.is_file() else None)
+            except Refusal as refusal:
+                if refusal.code == "cannot_write":
+                    raise
+                left_out[example.patient_id] = f"can't be used: {refusal.message}"
+                break
+        else:
+            kept.append(replace(example, masks=tuple(names)))
+    progress("reading lesion masks", len(examples.all), len(examples.all))
+    return replace(examples, all=tuple(kept), left_out=left_out)
 
 
 def _keep(image: NiftiImage, exam_id: str, key: str, cache: PreparedCache) -> str:
-    target, source = cache.grids(key)
+    window, source = cache.field(key)
+    target = window.read_grid
     name = hashlib.sha256(f"lesion {key} {image.fingerprint()}".encode()).hexdigest()
     if not cache.has(name):
         mask = (image.read() != 0).astype(np.float32)
@@ -68,8 +76,9 @@ def _keep(image: NiftiImage, exam_id: str, key: str, cache: PreparedCache) -> st
             raise Refusal("mask_outside", message, exam_id)
         # With an empty rim: what is resampled goes on beyond an image as its outermost voxels are.
         rimmed = crop_for(np.pad(mask, 1), image.grid.affine @ translation([-1.0] * 3), target)
-        share = resample(*rimmed, target, order=1)
-        cache.put(name, np.round(_WHOLE * share).astype(np.uint8)[None])
+        share = np.zeros((1, *window.grid.shape), dtype=np.uint8)
+        share[(0, *window.read)] = np.round(_WHOLE * resample(*rimmed, target, order=1))
+        cache.put(name, share)
     return name
 
 

@@ -66,7 +66,7 @@ class StageConfig:
     # Augmentation.
     jitter: int = setting(4, "the crop moves by up to so many voxels along each axis, per exam")
     flip: float = setting(0.5, "chance of a flip along each axis, the same for all exams of a patient")
-    rotate: float = setting(0.5, "chance of a rotation by 90, 180 or 270 degrees, likewise")
+    rotate: float = setting(0.5, "chance of a rotation by 90, 180 or 270 degrees, the same for all exams of a patient")
     intensity_scale: float = setting(0.1, "largest relative change of a channel's scale, per exam")
     intensity_shift: float = setting(0.1, "largest shift of a channel, in SD, per exam")
 
@@ -368,7 +368,11 @@ class FinetuneConfig(StageConfig):
         "whether the backbone stays as it is in the second phase; transformer and head then learn from kept embeddings",
         decides="second phase",
     )
-    draws: int = setting(4, "with frozen, augmentation draws per exam, encoded once and kept", decides="second phase")
+    draws: int = setting(
+        4,
+        "with frozen, augmentation draws per exam, encoded once and kept, besides the exam as it is",
+        decides="second phase",
+    )
     layer_decay: float = setting(
         1.0, "learning rate of each earlier stage relative to the next; 1: all alike", decides="second phase"
     )
@@ -421,9 +425,7 @@ class FinetuneConfig(StageConfig):
                 "a frozen backbone learns a target in the first phase only; give exam_steps, or target_weight 0"
             )
         if self.target_weight > 0 and not (self.target_masks or (self.target_file and self.target_column)):
-            raise ValueError(
-                "target_weight is above 0, but target_file or target_column is empty, and so is target_masks"
-            )
+            raise ValueError("target_weight is above 0: give target_masks, or target_file and target_column")
         if self.exam_steps > 0 and not self.target_weight > 0:
             raise ValueError("exam_steps is above 0, but there is no exam-level target (target_weight above 0)")
         if 0 < self.exam_steps <= self.warmup:

@@ -18,7 +18,7 @@ from HCCNetLib.records import Refusal
 from HCCNetLib.training.digests import weights_digest
 from HCCNetLib.training.dino import DinoTask, first_model
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.embeddings import Embeddings, encode_plainly
+from HCCNetLib.training.embeddings import EMBEDDINGS_FOLDER, Embeddings, encode_plainly, fill_together
 from HCCNetLib.training.examples import Example
 from HCCNetLib.training.loop import Loop, loop_settings, parameter_groups
 from HCCNetLib.training.order import OrderModel, OrderTask, ShufflePlan, can_be_shuffled, hold_out
@@ -37,7 +37,6 @@ from HCCNetLib.training.settings import BackboneConfig, EncoderConfig
 from HCCNetLib.training.start import store_channels_last
 from HCCNetLib.training.views import ViewPlan
 
-EMBEDDINGS_FOLDER = "embeddings"
 _BACKBONE, _ENCODER = 1, 2  # of the seeds
 _LEAST_PATIENTS = 2
 
@@ -196,10 +195,5 @@ def _encode(run: PretrainRun[EncoderConfig], backbone: ConvNeXt3d, workers: Work
     store_channels_last(backbone.to(workers.device))
     embeddings = Embeddings(run.folder / EMBEDDINGS_FOLDER, run.config, backbone, run.cache, run.precision)
     examples = [e for e in run.examples.all if can_be_shuffled(e)]
-    own = [examples[i] for i in workers.share(len(examples))]
-    for done, example in enumerate(own):
-        progress("encoding patients", done, len(own))
-        embeddings.fill(example)
-    progress("encoding patients", len(own), len(own))
-    workers.wait()
+    fill_together(embeddings, examples, workers, progress)
     return embeddings

@@ -17,7 +17,7 @@ from test_preprocessing import GRIDS, stored_differently
 
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.preprocessing import PreparedExam, PreprocessingConfig, map_to_exam, prepare_exam, prepare_patient
-from HCCNetLib.preprocessing.alignment import find_shift
+from HCCNetLib.preprocessing.alignment import Field, find_shift
 from HCCNetLib.preprocessing.augmentation import unchanged
 from HCCNetLib.preprocessing.field import Window
 from HCCNetLib.preprocessing.geometry import apply_affine, translation, world_to_index
@@ -107,7 +107,7 @@ def aligned(exams: list[Exam]) -> list[PreparedExam]:
 # ---------------------------------------------------------------- the translation
 
 
-def volumes(shift: Sequence[int], noise: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+def volumes(shift: Sequence[int], noise: float = 0.5) -> tuple[Field, Field]:
     """Three textured channels, and the same further along each axis by ``shift``, with noise and another brightness."""
     rng, edge, pad = np.random.default_rng(4), 32, MOST
     whole = ndimage.gaussian_filter(rng.normal(size=(3, *[edge + 2 * pad] * 3)), (0, 1.5, 1.5, 1.5))
@@ -119,7 +119,19 @@ def volumes(shift: Sequence[int], noise: float = 0.5) -> tuple[np.ndarray, np.nd
 
     reference, moving = cut((0, 0, 0)), cut([-s for s in shift])
     moving = np.array([3, 0.5, 1]).reshape(3, 1, 1, 1) * (moving + noise * rng.normal(size=moving.shape)) - 2
-    return reference.astype(np.float32), moving.astype(np.float32)
+    return whole_field(reference), whole_field(moving)
+
+
+def whole_field(images: np.ndarray) -> Field:
+    """Images of which everything was read."""
+    return images.astype(np.float32), np.ones(images.shape[1:], dtype=bool)
+
+
+def part_of(field: Field, read: tuple[slice, slice, slice], padding: float = 0.0) -> Field:
+    """The same with padding around the part ``read``."""
+    inside = np.zeros_like(field[1])
+    inside[read] = True
+    return np.where(inside, field[0], np.float32(padding)), inside
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -127,7 +139,7 @@ def volumes(shift: Sequence[int], noise: float = 0.5) -> tuple[np.ndarray, np.nd
 def test_a_translation_along_one_axis_is_found_with_its_sign(axis: int, voxels: int) -> None:
     wanted = [0, 0, 0]
     wanted[axis] = voxels
-    found = find_shift(*volumes(wanted), MOST, 3.0)
+    found = find_shift(*volumes(wanted), 0, ALIGNED)
     assert found.voxels == tuple(wanted)
     assert found.correlation > 2 * LEAST_CORRELATION
 
@@ -137,10 +149,11 @@ def test_a_translation_along_all_axes_is_found_without_a_channel_that_one_exam_l
     wanted: tuple[int, int, int],
 ) -> None:
     reference, moving = volumes(wanted)
-    complete = find_shift(reference, moving, MOST, 3.0)
-    moving[1] = 0
-    lacking = find_shift(reference, moving, MOST, 3.0)
+    complete = find_shift(reference, moving, 0, ALIGNED)
+    moving[0][1] = 0
+    lacking = find_shift(reference, moving, 0, ALIGNED)
     assert complete.voxels == lacking.voxels == wanted
+    assert (complete.channels, lacking.channels) == (3, 2)
     # What a channel has in common with zeros does not count.
     assert lacking.correlation == pytest.approx(complete.correlation, rel=0.2)
 
@@ -149,20 +162,50 @@ def test_the_sign_is_that_of_where_the_same_anatomy_lies() -> None:
     """A bright spot at voxel 10 of the reference and at voxel 13 of the other one lies 3 voxels further."""
     reference, moving = np.zeros((2, 1, 24, 24, 24), np.float32)
     reference[0, 10, 12, 12] = moving[0, 13, 12, 10] = 1
-    assert find_shift(reference, moving, 6, 3.0).voxels == (3, 0, -2)
+    config = replace(ALIGNED, align_voxels=6)
+    assert find_shift(whole_field(reference), whole_field(moving), 0, config).voxels == (3, 0, -2)
 
 
 def test_an_image_lies_where_it_lies_itself() -> None:
     image, _ = volumes((0, 0, 0))
-    found = find_shift(image, image, MOST, 3.0)
+    found = find_shift(image, image, 0, ALIGNED)
     assert found.voxels == (0, 0, 0)
     assert found.correlation == pytest.approx(1, abs=1e-3)
 
 
 def test_images_without_a_common_channel_have_nothing_in_common() -> None:
     reference, moving = volumes((0, 0, 0))
-    reference[1:], moving[0] = 0, 0
-    assert find_shift(reference, moving, MOST, 3.0).correlation == 0
+    reference[0][1:], moving[0][0] = 0, 0
+    found = find_shift(reference, moving, 0, ALIGNED)
+    assert (found.correlation, found.channels) == (0, 0)
+
+
+@pytest.mark.parametrize("wanted", [(4, -3, 2), (-5, 6, -4), (0, 0, 5)])
+@pytest.mark.parametrize("thick", [16, 20])
+@pytest.mark.parametrize("padding", [0.0, -1.5], ids=lambda v: f"padding {v:g}")
+def test_the_edge_of_the_padding_does_not_pull_towards_0(
+    wanted: tuple[int, int, int], thick: int, padding: float
+) -> None:
+    """Thin stacks, bright as against their padding, which lies in the same place in both cubes whatever the anatomy does."""
+    read = np.s_[2:30, 3:31, 16 - thick // 2 : 16 + thick // 2]
+    reference, moving = volumes(wanted)
+    given = [part_of((images + 6, mask), read, padding) for images, mask in (reference, moving)]
+    found = find_shift(*given, 0, ALIGNED)
+    assert found.voxels == wanted
+    assert found.correlation > LEAST_CORRELATION
+    # The edge would be found, were it taken for anatomy.
+    everywhere = np.ones_like(reference[1])
+    assert find_shift(*((images, everywhere) for images, _ in given), 0, ALIGNED).voxels == (0, 0, 0)
+
+
+def test_what_lies_in_the_margin_does_not_matter() -> None:
+    reference, moving = volumes((2, -3, 1))
+    wide = []
+    for number, (images, mask) in enumerate((reference, moving)):
+        noise = np.random.default_rng(number).normal(0, 50, (3, *[40] * 3)).astype(np.float32)
+        noise[:, 4:-4, 4:-4, 4:-4] = images
+        wide.append((noise, np.pad(mask, 4, constant_values=number == 0)))
+    assert find_shift(*wide, 4, ALIGNED) == find_shift(reference, moving, 0, ALIGNED)
 
 
 # ---------------------------------------------------------------- a patient's exams
@@ -223,7 +266,7 @@ def test_with_0_voxels_every_exam_is_prepared_as_if_it_were_alone(exams: list[Ex
     alone = [prepare_exam(exam, TWO, APART) for exam in exams]
     for one, other in zip(prepare_patient(exams, TWO, APART), alone, strict=True):
         assert_same(one, other)
-    assert_same(prepare_exam(exams[1], TWO, APART, first=alone[0].data), alone[1])
+    assert_same(prepare_exam(exams[1], TWO, APART, first=alone[0]), alone[1])
 
 
 def test_an_exam_that_lies_where_the_first_one_lies_is_read_as_the_first_one_is(sample_patient: Patient) -> None:
@@ -269,10 +312,59 @@ def test_an_exam_with_nothing_in_common_is_left_where_it_lies(
     _, prepared = prepare_patient([exams[0], other], TWO, ALIGNED)
     (problem,) = [p for p in prepared.problems if p.code == "not_aligned"]
     assert problem.exam_id == name
-    assert "too little in common" in problem.message
-    assert problem.message.endswith("Check that both are of the same patient.")
+    assert problem.message == (
+        "This exam could not be aligned with the first one and was read without alignment. Check that both are of the same "
+        "patient."
+    )
     apart = prepare_exam(other, TWO, APART)
     assert_same(replace(prepared, problems=apart.problems), apart)
+
+
+def test_exams_without_a_common_channel_say_so_and_stay_where_they_are() -> None:
+    first = exam_of("LPS", channels=TWO[:1])
+    later = exam_of("LPS", MOVED, MISPLACED, channels=TWO[1:], date="2021-01-01")
+    _, prepared = prepare_patient([first, later], TWO, ALIGNED, allow_missing=True)
+    (problem,) = [p for p in prepared.problems if p.code == "not_aligned"]
+    assert (problem.exam_id, problem.message) == (
+        later.exam_id,
+        "This exam could not be aligned with the first one and was read without alignment. They have no channel in common.",
+    )
+    apart = prepare_exam(later, TWO, APART, allow_missing=True)
+    assert_same(replace(prepared, problems=apart.problems), apart)
+
+
+@pytest.mark.parametrize(("mm", "voxels"), [(-27.0, 8), (21.0, 7), (27.0, 8)])
+def test_an_exam_that_is_moved_as_far_as_is_allowed_says_so(mm: float, voxels: int) -> None:
+    given = [exam_of("LPS"), exam_of("LPS", misplaced=np.array([0.0, 0.0, mm]), date="2021-01-01")]
+    apart, prepared = (list(prepare_patient(given, TWO, config))[1] for config in (APART, ALIGNED))
+    step = np.abs(prepared.window.grid.affine[:3, 3] - apart.window.grid.affine[:3, 3])
+    np.testing.assert_allclose(step, [0, 0, voxels * APART.spacing_mm], atol=1e-6)
+    said = [p for p in prepared.problems if p.code in ("alignment_at_limit", "not_aligned")]
+    if voxels < MOST:
+        assert said == []
+        return
+    assert [(p.code, p.exam_id) for p in said] == [("alignment_at_limit", "2021-01-01")]
+    assert said[0].message == (
+        "This exam was moved onto the first one by 24 mm, the most that is allowed; it may lie further away. Look at the field "
+        "that was read."
+    )
+
+
+def test_thin_stacks_with_much_padding_are_brought_together() -> None:
+    """60 mm of the 108 mm that the cube holds, at the same place of both cubes, and the person lies elsewhere."""
+    given = []
+    for exam in (exam_of("RAS"), exam_of("RAS", MOVED, -MOVED, date="2021-01-01")):
+        images = {}
+        for channel, image in exam.images.items():
+            middle = round(float(world_to_index(image.affine, LIVER[None])[0, 2]))
+            affine = image.affine @ translation([0.0, 0.0, middle - 7])
+            images[channel] = ArrayImage(image.data[:, :, middle - 7 : middle + 7].copy(), affine, channel)
+        given.append(replace(exam, images=images))
+    apart, together = (list(prepare_patient(given, TWO, config)) for config in (APART, ALIGNED))
+    assert max(exam.window.filled_fraction for exam in apart) < 0.6
+    assert np.abs(seen_at(apart[1], MOVED) - seen_at(apart[0])).max() > 3
+    assert np.abs(seen_at(together[1], MOVED) - seen_at(together[0])).max() <= 1
+    assert [p.code for p in together[1].problems] == [p.code for p in apart[1].problems]
 
 
 def test_exams_that_are_moved_say_nothing_of_it(aligned: list[PreparedExam]) -> None:
@@ -363,9 +455,10 @@ def test_a_field_that_would_lie_beside_the_images_is_not_read(
     config = PreprocessingConfig(align_voxels=36)
     exam = sample_patient.exams[0]
     first = prepare_exam(exam, DWI[:1], config)
-    shift = find_shift(first.data, first.data, 1, 1.5)._replace(voxels=(0, 0, 36))
+    field = first.data, first.window.read_mask
+    shift = find_shift(field, field, 0, replace(config, align_voxels=1))._replace(voxels=(0, 0, 36))
     monkeypatch.setattr("HCCNetLib.preprocessing.pipeline.find_shift", lambda *_: shift)
-    prepared = prepare_exam(exam, DWI[:1], config, first=first.data)
+    prepared = prepare_exam(exam, DWI[:1], config, first=first)
     assert prepared.data.any()
     assert np.isfinite(prepared.field()["box"]["axes"]).all()
 
@@ -380,19 +473,25 @@ def test_the_key_of_a_moved_exam_follows_the_first_one(exams: list[Exam]) -> Non
     first, later = exams
     other = exam_of("RAS", person=1)
     brighter = replace(first, images={**first.images, TWO[0]: other.images[TWO[0]]})
+    apart = replace(PREPARATION, config=replace(LAST_STEP, align_voxels=0))
+    closer = replace(PREPARATION, config=replace(LAST_STEP, align_voxels=3))
     keys = [
         PREPARATION.key(later),
-        PREPARATION.key(later, first),
-        PREPARATION.key(later, other),
-        PREPARATION.key(later, brighter),
-        PREPARATION.key(later, replace(first, liver_box=None)),
-        replace(PREPARATION, config=replace(LAST_STEP, align_voxels=3)).key(later, first),
+        PREPARATION.key(later, PREPARATION.key(first)),
+        PREPARATION.key(later, PREPARATION.key(other)),
+        PREPARATION.key(later, PREPARATION.key(brighter)),
+        PREPARATION.key(later, PREPARATION.key(replace(first, liver_box=None))),
+        closer.key(later, closer.key(first)),
     ]
     assert len(set(keys)) == len(keys)
-    assert PREPARATION.key(later, replace(first, exam_id="another name")) == keys[1]
-    assert PREPARATION.key(later, later) == keys[0]
-    apart = replace(PREPARATION, config=replace(LAST_STEP, align_voxels=0))
-    assert apart.key(later) == apart.key(later, first) == apart.key(later, other) not in keys
+    assert PREPARATION.key(later, PREPARATION.key(replace(first, exam_id="another name"))) == keys[1]
+    assert apart.key(later) == apart.key(later, apart.key(first)) == apart.key(later, apart.key(other)) not in keys
+
+
+def keys_of(exams: Sequence[Exam]) -> list[str]:
+    """The keys of a patient's exams."""
+    first = PREPARATION.key(exams[0])
+    return [first, *(PREPARATION.key(exam, first) for exam in exams[1:])]
 
 
 def test_what_the_cache_gives_of_a_patient_is_what_preparation_gives(exams: list[Exam], tmp_path: Path) -> None:
@@ -400,7 +499,7 @@ def test_what_the_cache_gives_of_a_patient_is_what_preparation_gives(exams: list
     cache = PreparedCache(tmp_path, PREPARATION)
     for gone in (None, 0, 1):  # made; then the first exam's entry is gone, then the other one's
         if gone is not None:
-            cache._path(PREPARATION.key(exams[gone], exams[0])).unlink()
+            cache._path(keys_of(exams)[gone]).unlink()
         for _ in range(2):
             for kept, wanted in zip(cache.get(exams), direct, strict=True):
                 np.testing.assert_allclose(kept.data, wanted.data, atol=1e-6)
@@ -427,7 +526,7 @@ def test_two_processes_move_exams_as_one_does(exams: list[Exam], tmp_path: Path)
     third = exam_of("RAS", misplaced=MISPLACED, date="2022-01-01")
     patients = [exams, [third, exams[1]], [exams[1], third, exams[0]]]
     found = [list(PreparedCache(tmp_path / str(n), PREPARATION).fill(patients, processes=n)) for n in (1, 2)]
-    assert found[0] == found[1] == [PREPARATION.key(exam, patient[0]) for patient in patients for exam in patient]
+    assert found[0] == found[1] == [key for patient in patients for key in keys_of(patient)]
     assert len(set(found[0])) == 7
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / n).rglob("*.safetensors")} for n in ("1", "2"))
     assert one == two

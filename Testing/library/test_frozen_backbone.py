@@ -20,7 +20,7 @@ from HCCNetLib.readers import read_input
 from HCCNetLib.training import ensemble, loop
 from HCCNetLib.training.configuration import read_config
 from HCCNetLib.training.distributed import Workers
-from HCCNetLib.training.embeddings import Embeddings, draw_reading
+from HCCNetLib.training.embeddings import Embeddings, draw_reading, fill_together
 from HCCNetLib.training.finetune import FinetuneTask
 from HCCNetLib.training.images import read_images
 from HCCNetLib.training.settings import FinetuneConfig
@@ -137,6 +137,33 @@ def test_the_second_phase_learns_from_labels_alone(finished):
     assert "validation_auroc" in logged[1]
 
 
+def test_what_is_frozen_needs_no_gradient_and_the_optimiser_gets_all_the_rest(run_of, tmp_path):
+    run = replace(run_of, config=replace(run_of.config, out=str(tmp_path)))
+    model = ensemble.first_model(run.config, 0)
+    ensemble._embed(run, 0, run.parts(0)[0][:1], model, ALONE, silent)
+    learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learned == {n for n, _ in model.named_parameters() if not n.startswith((BACKBONE, "stage_heads."))}
+    assert any(name.startswith("network.head.") for name in learned)
+    groups = ensemble._groups(model, run.config)
+    assert sum(len(group["params"]) for group in groups) == len(learned)
+
+
+def test_several_processes_encode_each_its_share(run_of, tmp_path, monkeypatch):
+    """One after the other here, so that none waits for the others."""
+    monkeypatch.setattr(Workers, "wait", lambda _: None)
+    training, model = run_of.parts(0)[0], ensemble.first_model(run_of.config, 0).eval()
+    alone, shared = (Embeddings(tmp_path / n, run_of.config, model.network.backbone, run_of.cache) for n in "ab")
+    fill_together(alone, training, ALONE, silent)
+    done = []
+    for rank in range(2):
+        workers = Workers(rank, 2, torch.device("cpu"))
+        fill_together(shared, training, workers, lambda stage, *counts: done.append((stage, *counts)))
+    totals = [(len(training) + 1) // 2, len(training) // 2]
+    assert done == [("encoding patients", n, total) for total in totals for n in range(total + 1)]
+    for one in training:
+        torch.testing.assert_close(shared.get(one), alone.get(one))
+
+
 # ---------------------------------------------------------------- what is kept and read
 
 
@@ -159,7 +186,7 @@ def test_each_visit_reads_one_draw_of_what_the_backbone_makes_of_its_exams(run_o
     model.eval()
     made = [[encoded(model, run_of, one, draw) for draw in range(3)] for one in training]
     drawn = set()
-    for step in range(8):
+    for step in range(12):
         (batch,), first = task.load(step, ALONE), 0
         assert not batch.has_target.any()
         for visit in plan.batch(step):
@@ -170,7 +197,7 @@ def test_each_visit_reads_one_draw_of_what_the_backbone_makes_of_its_exams(run_o
             drawn.add((number, same.index(True)))
             first += len(visit.exams)
         assert first == len(batch.images)
-    assert drawn == {(number, draw) for number in range(3) for draw in (1, 2)}
+    assert drawn == {(number, draw) for number in range(3) for draw in range(3)}
 
 
 def test_channels_are_left_out_of_what_is_kept_where_they_are_in_training(run_of):

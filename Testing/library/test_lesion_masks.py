@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -53,19 +54,26 @@ def place(tmp_path_factory):
     shape = (80, 64, 60)
     affine = centred_affine(shape, (4.0, 4.0, 4.5), np.diag([-1.0, -1.0, 1.0]))
     (key,) = cache.fill([[make_exam(EXAM, shape, affine, CHANNELS)]])
-    point = apply_affine(cache.grids(key)[0].affine, np.array([[10.3, 17.6, 15.2]]))[0]
+    point = apply_affine(cache.field(key)[0].grid.affine, np.array([[10.3, 17.6, 15.2]]))[0]
     (key,) = cache.fill([[make_exam(EXAM, shape, affine, CHANNELS, blob=point)]])
     return cache, key, point
 
 
-def kept(tmp_path, place, mask=None, affine=None, patient_id="P"):
-    """The name under which an exam's mask is kept; without a mask there is no file."""
-    cache, key, _ = place
+def examples_kept(tmp_path, place, mask=None, affine=None, patient_id="P"):
+    """A patient of one exam after its mask was read; without a mask there is no file."""
+    cache, key = place[:2]
     if mask is not None:
         write_nifti(tmp_path / PATTERN.format(patient_id=patient_id, exam_id=EXAM), mask, affine, np.uint8)
     one = replace(example([False], patient_id), exams=(key,), exam_ids=(EXAM,))
     config = tiny_config(**MASKS, cohort=str(tmp_path))
-    ((name,),) = (e.masks for e in keep_masks(Examples((one,), {}), config, cache, silent).all)
+    return keep_masks(Examples((one,), {"Q": "no outcome"}), config, cache, silent)
+
+
+def kept(tmp_path, place, mask=None, affine=None):
+    """The name under which an exam's mask is kept."""
+    examples = examples_kept(tmp_path, place, mask, affine)
+    assert examples.left_out == {"Q": "no outcome"}
+    ((name,),) = (e.masks for e in examples.all)
     return name
 
 
@@ -94,7 +102,7 @@ def test_a_mask_on_any_grid_keeps_its_volume_and_its_place(place, tmp_path, grid
     assert share.sum() * VOXEL_MM**3 == pytest.approx(mask.sum() * np.prod(spacing), rel=0.1)
     where = np.argwhere(share > 0)
     middle = np.average(where, axis=0, weights=share[tuple(where.T)])
-    found = apply_affine(cache.grids(key)[0].affine, middle[None])[0]
+    found = apply_affine(cache.field(key)[0].grid.affine, middle[None])[0]
     assert np.linalg.norm(found - positions(shape, affine)[mask].mean(axis=0)) < VOXEL_MM
 
 
@@ -106,6 +114,26 @@ def test_a_mask_ends_where_its_image_ends(place, tmp_path):
     lesion = np.ones((10, 10, 10))
     share = cache.data(kept(tmp_path, place, lesion, affine))[0] / 255
     assert share.sum() * VOXEL_MM**3 == pytest.approx(30**3, rel=0.1)
+
+
+def test_a_mask_counts_where_the_exam_was_read_and_not_in_the_padding(tmp_path):
+    """A wide cube, which has padding inside the images: a lesion in it, and one half in it."""
+    config = tiny_config(jitter=8)
+    cache = open_cache(tmp_path / "cache", config)
+    shape, spacing, directions = GRIDS["the exam's own"]
+    affine = centred_affine(shape, spacing, directions)
+    (key,) = cache.fill([[make_exam(EXAM, shape, affine, CHANNELS)]])
+    window, _ = cache.field(key)
+    start, edge = window.read[0].start, 13.5  # mm, 3 voxels
+    assert start >= 4
+    fine = np.diag([1.5, 1.5, 1.5, 1.0])
+    for name, at, part in (("beside", start - 4, 0), ("half", start - 0.5, 0.5), ("inside", start + 6, 1)):
+        middle = apply_affine(window.grid.affine, np.array([[at, 20.0, 20.0]]))[0]
+        fine[:3, 3] = middle - edge + 0.75
+        found = cache.data(kept(tmp_path / name, (cache, key), np.ones((18,) * 3), fine))[0] / 255
+        assert found.shape == window.grid.shape
+        assert not found[~window.read_mask].any()
+        assert found.sum() * VOXEL_MM**3 == pytest.approx(part * (2 * edge) ** 3, rel=0.1)
 
 
 def test_the_values_of_a_mask_do_not_matter_but_for_0(place, tmp_path):
@@ -159,21 +187,38 @@ def test_no_file_is_no_target_and_an_empty_mask_says_that_there_is_no_lesion(pla
     assert not read_lesions(cache, name, Turn(), unchanged(2, 2)).any()
 
 
-def test_a_mask_of_another_exam_is_refused_without_the_patient_s_name(place, tmp_path):
+def test_a_patient_with_a_mask_that_cannot_be_used_is_left_out_without_its_name(place, tmp_path):
     shape, spacing, directions = GRIDS["flipped"]
     affine = centred_affine(shape, spacing, directions)
     mask = ball(shape, affine, place[2], 14)
     affine[:3, 3] += [0, 0, 400]
-    with pytest.raises(Refusal) as caught:
-        kept(tmp_path, place, mask, affine, "SMITH")
-    assert caught.value.code == "mask_outside"
-    assert caught.value.message == (
-        f"truth/…/{EXAM}/lesion.nii.gz marks lesions outside the images of its exam. Check that it belongs to this exam."
-    )
+    found = examples_kept(tmp_path, place, mask, affine, "SMITH")
+    assert found.all == ()
+    assert found.left_out == {
+        "Q": "no outcome",
+        "SMITH": (
+            f"can't be used: truth/…/{EXAM}/lesion.nii.gz marks lesions outside the images of its exam. Check that it belongs "
+            "to this exam."
+        ),
+    }
     (tmp_path / PATTERN.format(patient_id="SMITH", exam_id=EXAM)).write_bytes(b"no image")
-    with pytest.raises(Refusal, match=f"truth/…/{EXAM}/lesion.nii.gz") as caught:
-        kept(tmp_path, place, patient_id="SMITH")
-    assert "SMITH" not in caught.value.message
+    found = examples_kept(tmp_path, place, patient_id="SMITH")
+    assert found.all == ()
+    assert found.left_out["SMITH"].startswith(f"can't be used: truth/…/{EXAM}/lesion.nii.gz")
+    assert "SMITH" not in found.left_out["SMITH"]
+
+
+def test_masks_that_cannot_be_kept_stop_the_run(place, tmp_path, monkeypatch):
+    """A full disk is no matter of one patient."""
+
+    def full(*_):
+        raise Refusal("cannot_write", "The disk is full.")
+
+    shape, spacing, directions = GRIDS["flipped"]
+    affine = centred_affine(shape, spacing, directions)
+    monkeypatch.setattr(type(place[0]), "put", full)
+    with pytest.raises(Refusal, match=r"The disk is full\."):
+        examples_kept(tmp_path, place, 2 * ball(shape, affine, place[2], 13), affine)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +230,7 @@ def test_a_mask_of_another_exam_is_refused_without_the_patient_s_name(place, tmp
         ({**MASKS, "target_masks": "{patient_id}/{exam_id}/{channel}.nii.gz"}, "once each, and no other braces"),
         ({**MASKS, "target_masks": "{patient_id}/{exam_id}}.nii.gz"}, "once each, and no other braces"),
         ({**MASKS, "frozen": True, "exam_steps": 0}, "a frozen backbone learns a target in the first phase only"),
-        ({"target_weight": 1.0}, "target_file or target_column is empty, and so is target_masks"),
+        ({"target_weight": 1.0}, "target_weight is above 0: give target_masks, or target_file and target_column"),
         ({"target_masks": PATTERN, "exam_steps": 3}, "there is no exam-level target"),
     ],
 )
@@ -281,17 +326,33 @@ def test_a_cohort_without_a_mask_is_refused_and_what_the_sentence_says_works(set
     assert main([*words, "--target_weight", "0", "--member", "0"]) == 0
 
 
-def test_a_mask_of_another_patient_is_refused_by_the_command(settings, cohort, capsys):
-    first, second = (read_input(cohort).patients[n] for n in (0, 1))
-    exam = first.exams[0]
-    mask = cohort / PATTERN.format(patient_id=first.patient_id, exam_id=exam.exam_id)
+def misplace(cohort, patient):
+    """Moves the mask of a patient's first exam a metre away; returns the exam's name."""
+    exam = patient.exams[0]
+    mask = cohort / PATTERN.format(patient_id=patient.patient_id, exam_id=exam.exam_id)
     affine = exam.images[CHANNELS[0]].grid.affine.copy()
     affine[:3, 3] += 1000
     mask.unlink()
     write_nifti(mask, np.ones((5, 5, 5)), affine, np.uint8)
-    assert second.patient_id != first.patient_id
-    said = refused(settings(**MASKS, cohort=str(cohort)), capsys)
-    assert f"truth/…/{exam.exam_id}/lesion.nii.gz marks lesions outside the images of its exam." in said
+    return exam.exam_id
+
+
+def test_a_patient_with_a_misplaced_mask_is_left_out_and_the_others_train(settings, cohort, tmp_path):
+    whole = read_input(cohort)
+    one = next(p for p in whole.patients if whole.outcomes[p.patient_id].event_date is None)
+    exam_id = misplace(cohort, one)
+    assert main([*settings(**FIRST, cohort=str(cohort)), "--member", "0"]) == 0
+    left_out = json.loads((tmp_path / "run" / ensemble.LEFT_OUT_FILE).read_text(encoding="utf-8"))
+    assert left_out[one.patient_id].startswith(
+        f"can't be used: truth/…/{exam_id}/lesion.nii.gz marks lesions outside the images of its exam."
+    )
+    where = {"cohort": str(cohort), "cache": str(tmp_path / "cache"), "out": str(tmp_path / "again")}
+    run = ensemble.read_data(tiny_config(**FIRST, **where), silent)
+    names = {e.patient_id for e in run.examples.all}
+    assert names == {p.patient_id for p in whole.patients} - set(left_out)
+    assert sum("lesion.nii.gz" in reason for reason in left_out.values()) == 1
+    assert {e.patient_id for part in run.parts(0) for e in part} <= names
+    assert [line["step"] for line in log_of(tmp_path / "run" / "members" / "00")] == [1, 2, 3, 4]
 
 
 def test_a_mask_that_has_changed_makes_another_entry_and_another_run(settings, cohort, tmp_path, capsys):
@@ -454,3 +515,12 @@ def test_a_run_that_was_interrupted_and_goes_on_gives_the_same_weights(settings,
     one, two = weights(tmp_path / "run"), weights(finished)
     assert all(torch.equal(one[name], two[name]) for name in two)
     assert [line["step"] for line in log_of(tmp_path / "run" / "members" / "00")] == [1, 2, 3, 4]
+
+
+def test_a_cohort_of_which_no_mask_can_be_used_is_refused_with_the_reason(cohort, tiny_cache, tmp_path):
+    for mask in cohort.glob("truth/*/*/lesion.nii.gz"):
+        mask.unlink()  # a link
+        mask.write_bytes(b"no image")
+    config = tiny_config(**FIRST, cohort=str(cohort), cache=str(tiny_cache), out=str(tmp_path / "run"))
+    with pytest.raises(Refusal, match="No patient of the cohort can be used. The last one can't be used: truth/…/"):
+        ensemble.read_data(config, silent)

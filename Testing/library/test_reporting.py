@@ -481,7 +481,7 @@ def test_a_picture_of_change_stands_with_what_changed_and_names_the_exam_before(
         "Colour scale from 0 to 1: lowered the output compared with the exam of 2022-04-20",
     ]
     assert "share of the patient's largest change, 0-1; below 0.15 not drawn" in text
-    assert "The exams are not registered to each other" in text
+    assert "The exams are not deformed onto each other" in text
     assert all("checked" in box for box in page.of("input") if box["name"] in ("raised", "lowered"))
 
 

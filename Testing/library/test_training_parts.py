@@ -524,7 +524,7 @@ def config_of(tmp_path, text, **overrides):
         ),
         ("device: tpu", "device must be auto, cpu or cuda; it is 'tpu'."),
         ("steps: 10", "warmup (40) must be shorter than the run (10 steps)."),
-        ("target_weight: 1", "but target_file or target_column is empty, and so is target_masks."),
+        ("target_weight: 1", "target_weight is above 0: give target_masks, or target_file and target_column."),
         ("exam_steps: 5", "exam_steps is above 0, but there is no exam-level target"),
     ],
 )
