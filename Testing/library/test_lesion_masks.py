@@ -522,5 +522,5 @@ def test_a_cohort_of_which_no_mask_can_be_used_is_refused_with_the_reason(cohort
         mask.unlink()  # a link
         mask.write_bytes(b"no image")
     config = tiny_config(**FIRST, cohort=str(cohort), cache=str(tiny_cache), out=str(tmp_path / "run"))
-    with pytest.raises(Refusal, match="No patient of the cohort can be used. The last one can't be used: truth/…/"):
+    with pytest.raises(Refusal, match=r"No patient of the cohort can be used\. The last one can't be used: truth/…/"):
         ensemble.read_data(config, silent)
