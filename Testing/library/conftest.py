@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from random_bundle import write_random_bundle
-from training_helpers import CHANNELS, examples_of, tiny_config
+from training_helpers import CHANNELS, SETTINGS, examples_of, tiny_config, write_yaml
 
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.readers import read_input
@@ -71,3 +73,15 @@ def tiny_cache(tiny_phantom: Path) -> Path:
     folder = tiny_phantom.parent / "prepared"
     examples_of(tiny_phantom, folder, tiny_config())
     return folder
+
+
+@pytest.fixture
+def settings(tiny_phantom: Path, tiny_cache: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Writes a configuration of the supervised stage with changes; returns the words of the command."""
+
+    def write(name: str = "run", **changes: Any) -> list[str]:
+        where = {"cohort": str(tiny_phantom), "cache": str(tiny_cache), "out": str(tmp_path / name)}
+        file = write_yaml(tmp_path / f"{name}.yaml", {**SETTINGS, **where, **changes})
+        return ["finetune", "--config", str(file)]
+
+    return write

@@ -50,15 +50,9 @@ def calibration():
 
 
 @pytest.fixture
-def settings(tiny_phantom, tiny_cache, tmp_path):
-    """Writes a configuration with changes; returns the words of the command for member 0."""
-
-    def write(name="run", **changes):
-        where = {"cohort": str(tiny_phantom), "cache": str(tiny_cache), "out": str(tmp_path / name)}
-        file = write_yaml(tmp_path / f"{name}.yaml", {**SETTINGS, **where, **changes})
-        return ["finetune", "--config", str(file), "--member", "0"]
-
-    return write
+def settings(settings):
+    """The words of the command for member 0."""
+    return lambda *name, **changes: [*settings(*name, **changes), "--member", "0"]
 
 
 @pytest.fixture(scope="module")

@@ -277,18 +277,6 @@ def calibration():
 
 
 @pytest.fixture
-def settings(tiny_phantom, tiny_cache, tmp_path):
-    """Writes a configuration with changes; returns the words of the command."""
-
-    def write(name="run", **changes):
-        where = {"cohort": str(tiny_phantom), "cache": str(tiny_cache), "out": str(tmp_path / name)}
-        file = write_yaml(tmp_path / f"{name}.yaml", {**SETTINGS, **where, **changes})
-        return ["finetune", "--config", str(file)]
-
-    return write
-
-
-@pytest.fixture
 def cohort(tiny_phantom, tmp_path):
     """A copy that a test may change; a file is removed before it is written anew."""
     return shutil.copytree(tiny_phantom, tmp_path / "cohort", copy_function=os.link)

@@ -60,18 +60,6 @@ def calibration():
         yield fit
 
 
-@pytest.fixture
-def settings(tiny_phantom, tiny_cache, tmp_path):
-    """Writes a configuration with changes; returns the words of the command."""
-
-    def write(name="run", **changes):
-        where = {"cohort": str(tiny_phantom), "cache": str(tiny_cache), "out": str(tmp_path / name)}
-        file = write_yaml(tmp_path / f"{name}.yaml", {**SETTINGS, **where, **changes})
-        return ["finetune", "--config", str(file)]
-
-    return write
-
-
 @pytest.fixture(scope="module")
 def finished(calibration, tiny_phantom, tiny_cache, tmp_path_factory):
     """An undisturbed run with everything random switched on."""
