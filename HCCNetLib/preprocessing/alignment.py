@@ -43,9 +43,8 @@ def find_shift(reference: Field, moving: Field, margin: int, config: Preprocessi
     x, y, z = (slice(margin, n - margin) for n in reference[1].shape)
     fields = reference[1][x, y, z], moving[1][x, y, z]
     most = config.align_voxels
-    size = tuple(
-        fft.next_fast_len(n - 2 * margin + most, real=True) for n in reference[1].shape
-    )  # nothing wraps around
+    # So large that no shift up to ``most`` wraps around.
+    size = tuple(fft.next_fast_len(n + most, real=True) for n in fields[0].shape)
     near = np.ix_(*[np.arange(-most, most + 1) % n for n in size])
     total, channels = np.zeros((2 * most + 1,) * 3), 0
     for pair in zip(reference[0][:, x, y, z], moving[0][:, x, y, z], strict=True):

@@ -33,7 +33,7 @@ COARSE_SPACING_MM = 8.0
 LEAST_OVERLAP, FULL_OVERLAP = 0.5, 0.98
 LITTLE_LIVER = 0.9
 LITTLE_FIELD = 0.4
-LEAST_CORRELATION = 0.2  # below it two exams have nothing in common that could be brought together
+LEAST_CORRELATION = 0.2  # below it two exams have too little in common to be aligned
 CT_LIKE = -500.0  # MR magnitudes have no such values; air in CT has −1000
 
 
@@ -81,7 +81,7 @@ class PreparedExam:
 def prepare_patient(
     exams: Sequence[Exam], channels: Sequence[str], config: PreprocessingConfig, allow_missing: bool = False
 ) -> Iterator[PreparedExam]:
-    """Prepares a patient's exams, oldest first, each brought onto the first where ``config`` says so; see ``prepare_exam``."""
+    """Prepares a patient's exams, oldest first, each aligned with the first where ``config`` says so; see ``prepare_exam``."""
     first: PreparedExam | None = None
     for exam in exams:
         prepared = prepare_exam(exam, channels, config, allow_missing, first=first)
@@ -157,7 +157,7 @@ def _prepare(
         data, affine = crop_for(transformed, reorientation.target.affine, reach)
         pictures[channel] = statistics.apply(data), affine, reorientation.target
     if reference is not None and config.align_voxels:
-        alone = _fill(window, pictures, channels, config, order=1)
+        alone = _fill(window, pictures, channels, config, order=1)  # only compared, so linear interpolation will do
         shift = find_shift((reference.data, reference.window.read_mask), (alone, window.read_mask), margin, config)
         moved = window.moved(shift.voxels, first.target)
         is_aligned = shift.correlation >= LEAST_CORRELATION and moved.filled_fraction > 0

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_helpers import PREPROCESSING, SETTINGS, log_of, tiny_config, write_yaml
+from training_helpers import PREPROCESSING, SETTINGS, interrupted, log_of, tiny_config, write_yaml
 
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.commands.main import main
 from HCCNetLib.inference import Predictor
 from HCCNetLib.models import HCCNet
 from HCCNetLib.readers import read_input
-from HCCNetLib.training import ensemble, loop
+from HCCNetLib.training import ensemble
 from HCCNetLib.training.configuration import read_config
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.embeddings import Embeddings, draw_reading, fill_together
@@ -25,6 +25,8 @@ from HCCNetLib.training.finetune import FinetuneTask
 from HCCNetLib.training.images import read_images
 from HCCNetLib.training.settings import FinetuneConfig
 from HCCNetLib.training.visits import VisitPlan
+
+pytestmark = pytest.mark.usefixtures("calibration")
 
 ALONE = Workers(0, 1, torch.device("cpu"))
 FIRST = {
@@ -39,14 +41,6 @@ BACKBONE = "network.backbone."
 
 def silent(*_):
     return
-
-
-@pytest.fixture(scope="module", autouse=True)
-def calibration():
-    """Four steps on eight patients teach nothing, so that by chance there may be nothing to calibrate with."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ensemble, "fit_recalibration", lambda *_: (1.0, 0.25))
-        yield
 
 
 @pytest.fixture
@@ -243,21 +237,9 @@ def test_a_second_run_gives_the_same_weights(settings, finished, tmp_path):
     [(2, False), (3, False), (6, False), (6, True)],
     ids=["first phase", "before the second", "second phase", "embeddings lost"],
 )
-def test_a_run_that_was_interrupted_and_goes_on_gives_the_same_weights(
-    settings, finished, tmp_path, monkeypatch, stop, lost
-):
+def test_a_run_that_was_interrupted_and_goes_on_gives_the_same_weights(settings, finished, tmp_path, stop, lost):
     words = settings(**FROZEN)
-    step, steps = loop.Loop._step, []
-
-    def interrupted(self, items):
-        steps.append(self.state.step)
-        if len(steps) == stop + 1:
-            raise KeyboardInterrupt
-        return step(self, items)
-
-    monkeypatch.setattr(loop.Loop, "_step", interrupted)
-    assert main(words) == 130
-    monkeypatch.setattr(loop.Loop, "_step", step)
+    assert interrupted(words, stop) == 130
     embeddings = folder_of(tmp_path / "run") / "embeddings"
     assert embeddings.is_dir() == (stop >= 3)
     if lost:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import centred_affine, make_exam, positions, rotation, write_nifti
 from safetensors.torch import load_file
-from training_helpers import CHANNELS, SETTINGS, example, log_of, open_cache, tiny_config, write_yaml
+from training_helpers import CHANNELS, SETTINGS, example, interrupted, log_of, open_cache, tiny_config, write_yaml
 
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.commands.main import main
@@ -23,13 +23,15 @@ from HCCNetLib.preprocessing.augmentation import Turn, draw_change, draw_turn, u
 from HCCNetLib.preprocessing.geometry import apply_affine
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import Refusal
-from HCCNetLib.training import ensemble, loop
+from HCCNetLib.training import ensemble
 from HCCNetLib.training.distributed import Workers
 from HCCNetLib.training.examples import Examples
 from HCCNetLib.training.finetune import FinetuneTask
 from HCCNetLib.training.images import read_images
 from HCCNetLib.training.lesions import LEAST_ML, keep_masks, log_amounts, read_lesions, scales_of
 from HCCNetLib.training.visits import VisitPlan
+
+pytestmark = pytest.mark.usefixtures("calibration")
 
 ALONE = Workers(0, 1, torch.device("cpu"))
 PATTERN = "truth/{patient_id}/{exam_id}/lesion.nii.gz"
@@ -268,14 +270,6 @@ def test_z_scores_are_over_all_cells_and_there_may_be_no_lesion_at_all():
 # ---------------------------------------------------------------- the cohort's masks
 
 
-@pytest.fixture(scope="module", autouse=True)
-def calibration():
-    """Four steps on eight patients teach nothing, so that by chance there may be nothing to calibrate with."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ensemble, "fit_recalibration", lambda *_: (1.0, 0.25))
-        yield
-
-
 @pytest.fixture
 def cohort(tiny_phantom, tmp_path):
     """A copy that a test may change; a file is removed before it is written anew."""
@@ -486,19 +480,9 @@ def test_the_first_phase_trains_backbone_and_lesion_heads(finished):
 
 
 @pytest.mark.parametrize("stop", [1, 2, 5], ids=["before a checkpoint", "first phase", "second phase"])
-def test_a_run_that_was_interrupted_and_goes_on_gives_the_same_weights(settings, finished, tmp_path, monkeypatch, stop):
+def test_a_run_that_was_interrupted_and_goes_on_gives_the_same_weights(settings, finished, tmp_path, stop):
     words = [*settings(**FIRST), "--member", "0"]
-    step, steps = loop.Loop._step, []
-
-    def interrupted(self, items):
-        steps.append(self.state.step)
-        if len(steps) == stop + 1:
-            raise KeyboardInterrupt
-        return step(self, items)
-
-    monkeypatch.setattr(loop.Loop, "_step", interrupted)
-    assert main(words) == 130
-    monkeypatch.setattr(loop.Loop, "_step", step)
+    assert interrupted(words, stop) == 130
     assert main(words) == 0
     one, two = weights(tmp_path / "run"), weights(finished)
     assert all(torch.equal(one[name], two[name]) for name in two)

@@ -18,7 +18,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_helpers import CHANNELS, SETTINGS, example, examples_of, log_of, open_cache, tiny_config, write_yaml
+from training_helpers import (
+    CHANNELS,
+    SETTINGS,
+    example,
+    examples_of,
+    interrupted,
+    log_of,
+    open_cache,
+    tiny_config,
+    write_yaml,
+)
 
 from HCCNetLib.bundles import Bundle
 from HCCNetLib.commands.main import main
@@ -266,19 +276,10 @@ def test_the_same_command_again_trains_nothing_and_keeps_the_bundle(settings, tm
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_run_that_was_interrupted_and_goes_on_gives_the_same_weights(settings, finished, tmp_path, monkeypatch, stop):
+def test_a_run_that_was_interrupted_and_goes_on_gives_the_same_weights(settings, finished, tmp_path, stop):
     words = settings(**TARGET, demonstration=True)
-    step = loop.Loop._step
-
-    def interrupted(self, items):
-        if self.state.step == stop:
-            raise KeyboardInterrupt
-        return step(self, items)
-
-    monkeypatch.setattr(loop.Loop, "_step", interrupted)
-    assert main(words) == 130
+    assert interrupted(words, stop) == 130
     assert not (tmp_path / "run" / "bundle").exists()
-    monkeypatch.setattr(loop.Loop, "_step", step)
     assert main(words) == 0
     assert_same_weights(tmp_path / "run", finished, members=2)
     assert [line["step"] for line in log_of(tmp_path / "run" / "members" / "00")] == [1, 2, 3, 4]

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
+from HCCNetLib.commands.main import main
 from HCCNetLib.evaluation.follow_up import CENSORED, DIAGNOSED, FollowUp
 from HCCNetLib.inference.cache import Preparation, PreparedCache
 from HCCNetLib.readers import read_input
 from HCCNetLib.records import ArrayImage
+from HCCNetLib.training import loop
 from HCCNetLib.training.configuration import build_config
 from HCCNetLib.training.examples import Example, gather_examples
 from HCCNetLib.training.settings import FinetuneConfig
@@ -109,3 +112,17 @@ def log_of(member: Path) -> list[dict[str, Any]]:
 def changed_image(image: Any, **changes: Any) -> ArrayImage:
     values = {"data": image.data, "affine": image.affine, "source": image.source}
     return ArrayImage(**{**values, **changes})
+
+
+def interrupted(words: list[str], stop: int) -> int:
+    """Gives a training command and interrupts it after ``stop`` steps of both phases together; returns its exit code."""
+    step, steps = loop.Loop._step, itertools.count()
+
+    def until(self: Any, items: Any) -> Any:
+        if next(steps) == stop:
+            raise KeyboardInterrupt
+        return step(self, items)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Loop, "_step", until)
+        return main(words)
